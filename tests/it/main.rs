@@ -1,0 +1,14 @@
+//! The integration tests: the real application, a real broker, real sockets. `make test` brings the broker up.
+//!
+//! One binary, because every further one links everything again. Tests run side by side on one broker, so each keeps to
+//! topics and groups of its own ([`harness::Cluster::named`]).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
+)]
+
+mod harness;
+mod harness_holds;
