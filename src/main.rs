@@ -1,1 +1,7 @@
-fn main() {}
+//! Arguments, run, exit code: 0 done, 1 it did not work (one line on stderr says what and how to mend it), 2 wrong usage.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postrider::cli::main()
+}

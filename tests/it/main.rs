@@ -10,5 +10,6 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod delivery;
 mod harness;
 mod harness_holds;

@@ -1,5 +1,6 @@
 //! The test ground. In go a broker's address and scripts for receivers; out come what was produced, what was received,
-//! and answers to "has it happened yet". It knows nothing of Postrider, so that it cannot share its mistakes.
+//! and answers to "has it happened yet". All but `router` knows nothing of Postrider, so that it
+//! cannot share its mistakes.
 //!
 //! Everything blocks and has threads of its own: it works in a plain `#[test]` and in a multi-threaded tokio test alike.
 //! Everything ends when it is dropped.
@@ -15,6 +16,7 @@ mod hostile;
 mod kafka;
 mod receiver;
 mod record;
+mod router;
 mod waiting;
 
 pub use broker::OwnBroker;
@@ -22,4 +24,5 @@ pub use hostile::{RawReceiver, raw, read_request};
 pub use kafka::{Cluster, bootstrap};
 pub use receiver::{Receiver, Reply, Request};
 pub use record::{Record, Sent};
+pub use router::{KEY, Router, config_text};
 pub use waiting::eventually;

@@ -1,0 +1,68 @@
+//! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
+//! how to mend it) or 2 (wrong usage).
+
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, process_environment};
+
+/// Carries Kafka events to webhooks: signed, paced, retried, dead-lettered and replayed, never lost.
+#[derive(Parser)]
+#[command(name = "postrider", version, max_term_width = 110)]
+struct Arguments {
+    /// The configuration file [default: POSTRIDER_CONFIG, else config/postrider.toml if it exists, else defaults and
+    /// environment]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The router: reads events, delivers them, retries and dead-letters
+    Run(run::Run),
+}
+
+/// What a command gives back: an error is one message for people.
+type Answer = anyhow::Result<()>;
+
+/// Where the configuration comes from; read only by the commands that need it.
+struct Context {
+    path: Option<PathBuf>,
+}
+
+impl Context {
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.path.as_deref(), &process_environment())?)
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = Context {
+        path: arguments.config,
+    };
+    let answer = match arguments.command {
+        Command::Run(run) => run.run(&context),
+    };
+    match answer {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("postrider: {fault:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime for commands that wait for the network.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}

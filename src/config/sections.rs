@@ -1,0 +1,425 @@
+//! The sections of the configuration, one a stage (that of Kafka is next door): their keys, units, defaults and limits. `config/postrider.toml` shows
+//! the same, and a test holds the two together.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use super::Environment;
+use super::checks::{check_pointer, check_source, parse_network};
+use super::read::Reader;
+use super::secret::Secret;
+
+/// The variable that holds the key of the catalog's secrets unless `secrets.key` says otherwise.
+const KEY_VARIABLE: &str = "POSTRIDER_SECRET_KEY";
+
+/// Where a group without committed offsets begins to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// At the oldest event that is still there.
+    Earliest,
+    /// At the next event.
+    Latest,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Intake {
+    /// Names of source topics; one that begins with `^` is a regular expression.
+    pub topics: Vec<String>,
+    /// Where a group without committed offsets begins.
+    pub start: Start,
+    /// JSON pointer to the customer in an event; empty: events have none.
+    pub customer_pointer: String,
+    /// Events of one instance that are read and not yet settled.
+    pub max_open_events: usize,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            topics: [
+                "events.job",
+                "events.device",
+                "events.config",
+                "events.compliance",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            start: Start::Latest,
+            customer_pointer: "/customer".to_owned(),
+            max_open_events: 10_000,
+        }
+    }
+}
+
+impl Intake {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut section = reader.section("intake");
+        let intake = Self {
+            topics: section.list("topics", default.topics, |topic| {
+                check_source(topic).map(|()| topic.to_owned())
+            }),
+            start: section.word(
+                "start",
+                default.start,
+                &[("latest", Start::Latest), ("earliest", Start::Earliest)],
+            ),
+            customer_pointer: section.checked(
+                "customer_pointer",
+                &default.customer_pointer,
+                check_pointer,
+            ),
+            max_open_events: section.whole(
+                "max_open_events",
+                default.max_open_events,
+                1..=10_000_000,
+                "events",
+            ),
+        };
+        if intake.topics.is_empty() {
+            section.fail(
+                "topics",
+                None,
+                "must name at least one topic, such as [\"events.job\"]",
+            );
+        }
+        section.finish();
+        intake
+    }
+}
+
+/// What is sent, and how much at a time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outbound {
+    /// Networks outside the global Internet that may be reached.
+    #[serde(serialize_with = "networks")]
+    pub allow_networks: Vec<IpNet>,
+    /// Requests of the whole instance at a time.
+    pub max_in_flight: usize,
+    /// Part of a webhook's timeout that may go into connecting.
+    pub connect_timeout_seconds: u64,
+    /// Bytes that are kept of a response.
+    pub response_body_bytes: usize,
+    /// Threads over which the lanes are spread; 0 for one less than the processor has cores, at least 1.
+    pub shards: usize,
+    /// Deliveries that wait in one webhook's lane.
+    pub lane_capacity: usize,
+    /// Bytes of waiting bodies in one instance.
+    pub memory_bytes: usize,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            allow_networks: Vec::new(),
+            max_in_flight: 1_024,
+            connect_timeout_seconds: 5,
+            response_body_bytes: 16_384,
+            shards: 0,
+            lane_capacity: 256,
+            memory_bytes: 67_108_864,
+        }
+    }
+}
+
+impl Outbound {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut section = reader.section("outbound");
+        let outbound = Self {
+            allow_networks: section.list("allow_networks", default.allow_networks, parse_network),
+            max_in_flight: section.whole(
+                "max_in_flight",
+                default.max_in_flight,
+                1..=100_000,
+                "requests",
+            ),
+            connect_timeout_seconds: section.whole(
+                "connect_timeout_seconds",
+                default.connect_timeout_seconds,
+                1..=300,
+                "seconds",
+            ),
+            response_body_bytes: section.whole(
+                "response_body_bytes",
+                default.response_body_bytes,
+                0..=1_048_576,
+                "bytes",
+            ),
+            shards: section.whole("shards", default.shards, 0..=256, "threads"),
+            lane_capacity: section.whole(
+                "lane_capacity",
+                default.lane_capacity,
+                1..=1_000_000,
+                "deliveries",
+            ),
+            // The smallest still holds one record of Kafka's default limit.
+            memory_bytes: section.whole(
+                "memory_bytes",
+                default.memory_bytes,
+                1_048_576..=2_147_483_648,
+                "bytes",
+            ),
+        };
+        section.finish();
+        outbound
+    }
+}
+
+/// What happens to what could not be sent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Retry {
+    /// How long dead letters are kept.
+    pub dead_letter_retention_days: u32,
+    /// How long a lane may be tripped before its deliveries are held.
+    pub hold_after_seconds: u64,
+    /// Held deliveries of one webhook that go out again in a second.
+    pub held_drain_per_second: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            dead_letter_retention_days: 30,
+            hold_after_seconds: 300,
+            held_drain_per_second: 1_000,
+        }
+    }
+}
+
+impl Retry {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut section = reader.section("retry");
+        let retry = Self {
+            dead_letter_retention_days: section.whole(
+                "dead_letter_retention_days",
+                default.dead_letter_retention_days,
+                1..=3_650,
+                "days",
+            ),
+            hold_after_seconds: section.whole(
+                "hold_after_seconds",
+                default.hold_after_seconds,
+                1..=604_800,
+                "seconds",
+            ),
+            held_drain_per_second: section.whole(
+                "held_drain_per_second",
+                default.held_drain_per_second,
+                1..=1_000_000,
+                "deliveries",
+            ),
+        };
+        section.finish();
+        retry
+    }
+}
+
+/// What is remembered.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct History {
+    /// Whether every attempt is written to the attempts topic.
+    pub attempts: bool,
+    /// Only `none`, until there are stores.
+    pub store: String,
+    /// How long it is remembered.
+    pub retention_days: u32,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            attempts: true,
+            store: "none".to_owned(),
+            retention_days: 30,
+        }
+    }
+}
+
+impl History {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut section = reader.section("history");
+        let history = Self {
+            attempts: section.boolean("attempts", default.attempts),
+            store: section.checked("store", &default.store, |store| match store {
+                "none" => Ok(()),
+                _ => Err("stores are not built yet; write \"none\"".to_owned()),
+            }),
+            retention_days: section.whole(
+                "retention_days",
+                default.retention_days,
+                1..=3_650,
+                "days",
+            ),
+        };
+        section.finish();
+        history
+    }
+}
+
+/// What is served.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Web {
+    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    pub telemetry_listen: SocketAddr,
+    /// Webhooks with metrics of their own, the busiest.
+    pub metrics_webhooks: usize,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            telemetry_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            metrics_webhooks: 1_000,
+        }
+    }
+}
+
+impl Web {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut section = reader.section("web");
+        let web = Self {
+            telemetry_listen: section.parsed("telemetry_listen", default.telemetry_listen, |text| {
+                text.parse().map_err(|_| {
+                    format!("must be an IP address and a port, such as 127.0.0.1:8081 or [::]:8081; it is {text:?}")
+                })
+            }),
+            metrics_webhooks: section.whole("metrics_webhooks", default.metrics_webhooks, 0..=100_000, "webhooks"),
+        };
+        section.finish();
+        web
+    }
+}
+
+/// What encrypts the secrets of webhooks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Secrets {
+    /// 32 bytes in base64. Absent where the default variable is: then webhooks with secrets are refused.
+    pub key: Secret,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            key: Secret::from_variable(KEY_VARIABLE, &Environment::new()),
+        }
+    }
+}
+
+impl Secrets {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let environment = reader.environment;
+        let mut key = Secret::from_variable(KEY_VARIABLE, environment);
+        let mut section = reader.section("secrets");
+        if let Some(value) = section.take("key") {
+            match Secret::read(&value, environment) {
+                Ok(secret) => key = secret,
+                // The example file names it too, and there it may be missing as it may by default.
+                Err(_) if names_default(&value) => {}
+                Err(message) => section.fail("key", value.origin(), message),
+            }
+        }
+        section.finish();
+        Self { key }
+    }
+}
+
+fn names_default(value: &config::Value) -> bool {
+    let config::ValueKind::Table(table) = &value.kind else {
+        return false;
+    };
+    let is_default = |name: &config::Value| matches!(&name.kind, config::ValueKind::String(name) if name == KEY_VARIABLE);
+    table.len() == 1 && table.get("env").is_some_and(is_default)
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important lines that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Level {
+    /// The word in the configuration, which is tracing's too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The least important ones that are.
+    pub level: Level,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: Level::Info,
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let levels = [
+            Level::Error,
+            Level::Warn,
+            Level::Info,
+            Level::Debug,
+            Level::Trace,
+        ];
+        let mut section = reader.section("log");
+        let log = Self {
+            format: section.word(
+                "format",
+                default.format,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            ),
+            level: section.word(
+                "level",
+                default.level,
+                &levels.map(|level| (level.as_str(), level)),
+            ),
+        };
+        section.finish();
+        log
+    }
+}
+
+fn networks<S: Serializer>(networks: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(networks.iter().map(ToString::to_string))
+}

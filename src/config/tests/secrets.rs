@@ -1,0 +1,129 @@
+//! Secrets and the properties of librdkafka: where they come from, what is refused, and that none is printed.
+
+use super::{SHIPPED, good, problem};
+
+#[test]
+fn properties_of_librdkafka_become_text() {
+    let text = "[kafka.properties]\n\"security.protocol\" = \"SASL_SSL\"\n\"linger.ms\" = 5\n\"log_level\" = 7\n\
+                \"socket.keepalive.enable\" = true\n\"sasl.password\" = { env = \"PASSWORD\" }\n[kafka.consumer]\n\"fetch.min.bytes\" = 1\n";
+    let config = good(
+        text,
+        &[
+            ("PASSWORD", "hidden\n"),
+            ("POSTRIDER__KAFKA__PROPERTIES__LINGER_MS", "9"),
+        ],
+    );
+    let properties: Vec<_> = config.kafka.properties.iter().collect();
+    let wanted = [
+        ("linger.ms", "9"),
+        ("log_level", "7"),
+        ("sasl.password", "hidden"),
+        ("security.protocol", "SASL_SSL"),
+        ("socket.keepalive.enable", "true"),
+    ];
+    assert_eq!(properties, wanted);
+    assert_eq!(config.kafka.consumer.get("fetch.min.bytes"), Some("1"));
+    assert!(!format!("{config:?} {}", serde_json::to_string(&config).unwrap()).contains("hidden"));
+}
+
+#[test]
+fn properties_on_which_promises_rest_are_refused_with_the_reason() {
+    for (name, part) in [
+        ("enable.auto.commit", "ledger"),
+        ("enable.auto.offset.store", "ledger"),
+        ("group.id", "kafka.group_id"),
+        ("enable.idempotence", "always on"),
+        ("acks", "always `all`"),
+        ("partitioner", "murmur2_random"),
+        ("bootstrap.servers", "kafka.bootstrap_servers"),
+        ("auto.offset.reset", "intake.start"),
+    ] {
+        for table in ["properties", "consumer", "producer"] {
+            let problem = problem(&format!("[kafka.{table}]\n\"{name}\" = \"x\"\n"), &[]);
+            assert!(
+                problem.starts_with(&format!(
+                    "kafka.{table}.{name} (test.toml): cannot be set: "
+                )),
+                "{problem}"
+            );
+            assert!(problem.contains(part), "{problem}");
+        }
+    }
+    let variable = "POSTRIDER__KAFKA__CONSUMER__GROUP_ID";
+    assert!(
+        problem("", &[(variable, "x")])
+            .starts_with(&format!("kafka.consumer.group.id ({variable}): "))
+    );
+    assert!(
+        problem("[kafka.properties]\nsasl.password = \"hidden\"\n", &[])
+            .contains("whole name in quotes")
+    );
+    assert!(problem("[kafka]\nproperties = 5\n", &[]).contains("must be a table"));
+    assert!(problem("[kafka.properties]\nx = [1]\n", &[]).contains("must be text"));
+}
+
+#[test]
+fn the_key_comes_from_text_file_or_environment() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "from a file\n").unwrap();
+    let path = file.path().display();
+    let by_file = format!("[secrets]\nkey = {{ file = \"{path}\" }}\n");
+    let default = ("POSTRIDER_SECRET_KEY", "by default");
+    for (text, variables, wanted) in [
+        ("", vec![], None),
+        ("", vec![("POSTRIDER_SECRET_KEY", " ")], None),
+        ("", vec![default], Some("by default")),
+        (SHIPPED, vec![default], Some("by default")),
+        (SHIPPED, vec![], None),
+        (
+            "[secrets]\nkey = \"as text\"",
+            vec![default],
+            Some("as text"),
+        ),
+        (
+            "[secrets]\nkey = { env = \"OTHER\" }",
+            vec![("OTHER", "named"), default],
+            Some("named"),
+        ),
+        (by_file.as_str(), vec![default], Some("from a file")),
+        (
+            SHIPPED,
+            vec![("POSTRIDER__SECRETS__KEY", "overridden"), default],
+            Some("overridden"),
+        ),
+    ] {
+        let config = good(text, &variables);
+        assert_eq!(config.secrets.key.expose(), wanted, "{text}");
+        if let Some(secret) = wanted {
+            assert!(
+                !format!("{config:?} {}", serde_json::to_string(&config).unwrap()).contains(secret)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_had_is_refused() {
+    for (key, part) in [
+        (
+            "{ env = \"OTHER\" }",
+            "the environment variable OTHER is not set",
+        ),
+        ("{ env = \"EMPTY\" }", "the secret is empty"),
+        (
+            "{ file = \"/nowhere/at/all\" }",
+            "the file /nowhere/at/all cannot be read",
+        ),
+        ("{ path = \"x\" }", "must be text, { file"),
+        ("{ env = \"A\", file = \"b\" }", "must be text, { file"),
+        ("{}", "must be text, { file"),
+        ("5", "must be text, { file"),
+        ("\"\"", "the secret is empty"),
+    ] {
+        let problem = problem(&format!("[secrets]\nkey = {key}\n"), &[("EMPTY", "")]);
+        assert!(
+            problem.starts_with("secrets.key (test.toml): ") && problem.contains(part),
+            "{problem}"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! Record → event: the webnet shape, any JSON object with a type, and CloudEvents 1.0 in both Kafka content modes
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>).
+//!
+//! Promise 1: a record that cannot be read is not skipped. It is answered with a reason, and the caller dead-letters its bytes.
+
+use serde_json::Value;
+
+use super::json;
+use crate::event::Event;
+use crate::record::{Record, header_text};
+
+const TYPE_BYTES: usize = 256;
+const CUSTOMER_BYTES: usize = 256;
+
+/// What a source record turned out to be.
+#[derive(Debug, PartialEq)]
+pub enum Decoded {
+    Event(Event),
+    /// No value: nothing to deliver; counted and skipped.
+    Tombstone,
+    /// Not an event, and why, in words for whoever wrote it.
+    Undecodable(String),
+}
+
+/// Reads a record. `customer_pointer` is the JSON pointer (RFC 6901) of the tenant; in a structured CloudEvent it is looked up in the
+/// whole first and then in `data`.
+pub fn decode(record: &Record, customer_pointer: &str) -> Decoded {
+    let Some(payload) = &record.payload else {
+        return Decoded::Tombstone;
+    };
+    match event(record, payload, customer_pointer) {
+        Ok(event) => Decoded::Event(event),
+        Err(reason) => Decoded::Undecodable(reason),
+    }
+}
+
+fn event(record: &Record, payload: &[u8], customer_pointer: &str) -> Result<Event, String> {
+    if payload.is_empty() {
+        return Err("the value is empty; write a JSON object".to_owned());
+    }
+    let body = json::parse(payload).map_err(|error| format!("the value is not JSON: {error}"))?;
+    let header_type = header_text(&record.headers, "ce_type");
+    if header_type.is_none() && !body.is_object() {
+        return Err("the value is not a JSON object".to_owned());
+    }
+    let event_type = checked_type(find_type(&body, header_type)?)?;
+    for name in ["event_timestamp", "timestamp", "time"] {
+        match body.get(name) {
+            None | Some(Value::Null | Value::String(_) | Value::Number(_)) => {}
+            Some(_) => return Err(format!("/{name} is neither text nor a number")),
+        }
+    }
+    let found = body
+        .pointer(customer_pointer)
+        .or_else(|| body.get("data")?.pointer(customer_pointer));
+    Ok(Event {
+        event_type,
+        customer: customer(found, customer_pointer)?,
+        body,
+    })
+}
+
+fn find_type<'a>(body: &'a Value, header_type: Option<&'a str>) -> Result<&'a str, String> {
+    let text = |name: &str| match body.get(name) {
+        None => Ok(None),
+        Some(Value::String(found)) => Ok(Some(found.as_str())),
+        Some(_) => Err(format!("/{name} is not text")),
+    };
+    if let Some(found) = text("event_type")?.or(header_type) {
+        return Ok(found);
+    }
+    if let Some(found) = text("type")? {
+        return Ok(found);
+    }
+    text("event")?.ok_or_else(|| {
+        "the event names no type; set `event_type` (or `type`, `event`, or the header ce_type)"
+            .to_owned()
+    })
+}
+
+fn checked_type(found: &str) -> Result<String, String> {
+    if found.is_empty() {
+        return Err("the event's type is empty".to_owned());
+    }
+    if found.len() > TYPE_BYTES {
+        return Err(format!(
+            "the event's type is longer than {TYPE_BYTES} bytes"
+        ));
+    }
+    if found.chars().any(char::is_control) {
+        return Err("the event's type contains a control character".to_owned());
+    }
+    Ok(found.to_owned())
+}
+
+fn customer(found: Option<&Value>, pointer: &str) -> Result<Option<String>, String> {
+    match found {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(Value::String(text)) if text.is_empty() || text.len() > CUSTOMER_BYTES => Err(
+            format!("{pointer} (the customer) is empty or longer than {CUSTOMER_BYTES} bytes"),
+        ),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!(
+            "{pointer} (the customer) is neither a number nor text"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Header, SourceOffset};
+
+    fn record(payload: Option<&[u8]>, headers: Vec<Header>) -> Record {
+        Record {
+            topic: Arc::from("events.job"),
+            partition: 0,
+            offset: SourceOffset(1),
+            timestamp_ms: Some(1),
+            key: None,
+            payload: payload.map(Bytes::copy_from_slice),
+            headers,
+        }
+    }
+
+    fn read(text: &str) -> Decoded {
+        decode(&record(Some(text.as_bytes()), vec![]), "/customer")
+    }
+
+    fn refusal(payload: &[u8]) -> String {
+        match decode(&record(Some(payload), vec![]), "/customer") {
+            Decoded::Undecodable(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_webnet_event_is_read() {
+        let Decoded::Event(event) =
+            read(r#"{"event_type":"job.failed","customer":7,"job":{"id":1}}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(event.event_type, "job.failed");
+        assert_eq!(event.customer.as_deref(), Some("7"));
+        assert_eq!(event.body["job"]["id"], 1);
+    }
+
+    #[test]
+    fn every_spelling_of_the_type_is_read() {
+        for text in [
+            r#"{"event_type":"a.b"}"#,
+            r#"{"type":"a.b"}"#,
+            r#"{"event":"a.b"}"#,
+        ] {
+            let Decoded::Event(event) = read(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(event.event_type, "a.b");
+            assert_eq!(event.customer, None);
+        }
+    }
+
+    #[test]
+    fn cloud_events_are_read_in_both_modes() {
+        let binary = record(
+            Some(br#"{"customer":"x"}"#),
+            vec![Header::text("ce_type", "job.started")],
+        );
+        let structured = record(
+            Some(br#"{"specversion":"1.0","type":"job.started","id":"1","source":"/s","data":{"customer":"x"}}"#),
+            vec![Header::text("content-type", "application/cloudevents+json")],
+        );
+        for record in [binary, structured] {
+            let Decoded::Event(event) = decode(&record, "/customer") else {
+                panic!()
+            };
+            assert_eq!(event.event_type, "job.started");
+            assert_eq!(event.customer.as_deref(), Some("x"));
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_no_event_and_no_fault() {
+        assert_eq!(
+            decode(&record(None, vec![]), "/customer"),
+            Decoded::Tombstone
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_its_reason() {
+        let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        let deep = format!(r#"{{"event_type":"a","x":{deep}}}"#);
+        let long = format!(r#"{{"event_type":"{}"}}"#, "a".repeat(300));
+        let cases: &[(&[u8], &str)] = &[
+            (b"", "empty"),
+            (b"\xff\xfe{}", "not JSON"),
+            (b"\xef\xbb\xbf{}", "not JSON"),
+            (br#"{"event_type":"a","x":NaN}"#, "not JSON"),
+            (br#"{"event_type":"a"} {}"#, "not JSON"),
+            (
+                br#"{"event_type":"a","customer":1,"customer":2}"#,
+                "stands twice",
+            ),
+            (br#"{"event_type":"a","x":{"y":1,"y":1}}"#, "stands twice"),
+            (deep.as_bytes(), "recursion"),
+            (b"[]", "not a JSON object"),
+            (b"null", "not a JSON object"),
+            (br#"{"job":{}}"#, "names no type"),
+            (br#"{"event_type":7}"#, "/event_type is not text"),
+            (br#"{"type":null}"#, "/type is not text"),
+            (br#"{"event":{}}"#, "/event is not text"),
+            (br#"{"event_type":""}"#, "is empty"),
+            (br#"{"event_type":"a\r\nb"}"#, "control character"),
+            (long.as_bytes(), "longer than"),
+            (
+                br#"{"event_type":"a","customer":{}}"#,
+                "neither a number nor text",
+            ),
+            (
+                br#"{"event_type":"a","customer":true}"#,
+                "neither a number nor text",
+            ),
+            (br#"{"event_type":"a","customer":""}"#, "empty or longer"),
+            (
+                br#"{"event_type":"a","event_timestamp":[]}"#,
+                "/event_timestamp is neither",
+            ),
+        ];
+        for (payload, reason) in cases {
+            let found = refusal(payload);
+            assert!(found.contains(reason), "{found}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            decode(&record(Some(&payload), vec![]), "/customer");
+        }
+    }
+}

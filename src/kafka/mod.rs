@@ -1,0 +1,44 @@
+//! The only code that touches rdkafka. In: topic names and settings. Out: records with receipts, acknowledgements of what
+//! was written, and the state of topics.
+//!
+//! Above it nobody knows of a client; below it nobody knows of webhooks.
+
+mod books;
+pub mod consumer;
+pub mod ledger;
+mod membership;
+pub mod producer;
+pub mod receipt;
+pub mod settings;
+pub mod start;
+mod status;
+pub mod table;
+pub mod topics;
+
+use bytes::Bytes;
+use rdkafka::error::KafkaError;
+
+pub use books::BookSummary;
+pub use status::Status;
+
+/// Our own faults with Kafka. Every variant ends the process (it is started again and reads what was not settled), except
+/// where the caller says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client refused an operation for good.
+    #[error("Kafka: {0}")]
+    Client(#[from] KafkaError),
+    /// The operating system gave no thread.
+    #[error("could not start a thread: {0}")]
+    Thread(std::io::Error),
+    /// A reader's thread panicked: a defect of ours.
+    #[error("a reader's thread panicked; this is a defect, please report it with the log")]
+    Panicked,
+    /// A question to the broker had no answer in time.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+fn bytes_of(slice: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(slice)
+}

@@ -1,0 +1,275 @@
+//! The one producer: what is handed to it ends in a topic or is refused for good, and the caller hears which.
+//!
+//! Promises 1 and 2: nothing is skipped because a produce failed. librdkafka gives a record up after its
+//! `message.timeout.ms`; here that is only a pause, the record is produced again until the broker takes it, and until then
+//! nobody is told that it is durable. Only a record that no broker setting would ever take (it is too large, it is malformed) is refused. A fatal
+//! error of the idempotent producer ends the process: what was not acknowledged is read again by the next one.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Message};
+use tracing::{error, warn};
+
+use super::consumer::headers_of;
+use super::{Error, bytes_of};
+use crate::metrics::Metrics;
+use crate::record::{Outgoing, Source};
+
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
+/// A record that no attempt will get into its topic.
+#[derive(Debug, thiserror::Error)]
+#[error("{topic} does not take the record: {reason}")]
+pub struct Refused {
+    pub topic: String,
+    pub reason: String,
+    /// It exceeds the topic's `max.message.bytes` (or the client's).
+    pub too_large: bool,
+}
+
+/// Called once, on a thread of the producer, when the record is durable or refused. It must not block. When the process
+/// ends first it is dropped uncalled.
+pub type OnWritten = Box<dyn FnOnce(Result<Source, Refused>) + Send + Sync>;
+
+struct Pending(OnWritten);
+
+struct Again {
+    record: Outgoing,
+    on_written: OnWritten,
+}
+
+struct Deliveries {
+    again: Mutex<Sender<Again>>,
+    fatal: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, failure: KafkaError, reason: &str) {
+        if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            error!(reason, "the producer met a fatal error");
+            self.fatal.store(true, Ordering::Release);
+        } else {
+            tracing::debug!(%failure, reason, "producer error");
+        }
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Pending>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
+        match result {
+            Ok(message) => {
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                (pending.0)(Ok(Source {
+                    topic: message.topic().into(),
+                    partition: message.partition(),
+                    offset: message.offset(),
+                }));
+            }
+            Err((failure, message)) => {
+                self.metrics
+                    .produce_errors
+                    .with_label_values(&[message.topic()])
+                    .inc();
+                if let Some(refused) = refusal(message.topic(), failure) {
+                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    (pending.0)(Err(refused));
+                    return;
+                }
+                warn!(topic = message.topic(), %failure, "a produce failed; it is tried again");
+                let record = Outgoing {
+                    topic: message.topic().into(),
+                    key: message.key().map(bytes_of),
+                    payload: message.payload().map(bytes_of),
+                    headers: headers_of(message),
+                };
+                let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+                // When nobody listens the process is ending, and the record is produced by the next one.
+                let _ = again.send(Again {
+                    record,
+                    on_written: pending.0,
+                });
+            }
+        }
+    }
+}
+
+fn refusal(topic: &str, failure: &KafkaError) -> Option<Refused> {
+    let code = failure.rdkafka_error_code()?;
+    let too_large = matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
+    );
+    let malformed = matches!(
+        code,
+        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidArgument
+    );
+    (too_large || malformed).then(|| Refused {
+        topic: topic.to_owned(),
+        reason: failure.to_string(),
+        too_large,
+    })
+}
+
+/// Cheap to clone; all clones are one producer.
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<ThreadedProducer<Deliveries>>,
+    fatal: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Producer {
+    /// Connects in the background; a broker that cannot be reached shows in metrics and in what is never acknowledged.
+    pub fn start(settings: &ClientConfig, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        let (again, to_repeat) = mpsc::channel();
+        let fatal = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let inner: ThreadedProducer<Deliveries> = settings.create_with_context(Deliveries {
+            again: Mutex::new(again),
+            fatal: Arc::clone(&fatal),
+            waiting: Arc::clone(&waiting),
+            metrics,
+        })?;
+        let producer = Self {
+            inner: Arc::new(inner),
+            fatal,
+            waiting,
+        };
+        let weak = Arc::downgrade(&producer.inner);
+        let (fatal, waiting) = (Arc::clone(&producer.fatal), Arc::clone(&producer.waiting));
+        std::thread::Builder::new()
+            .name("produce-again".into())
+            .spawn(move || {
+                repeat(&to_repeat, || {
+                    Some(Producer {
+                        inner: weak.upgrade()?,
+                        fatal: Arc::clone(&fatal),
+                        waiting: Arc::clone(&waiting),
+                    })
+                })
+            })
+            .map_err(Error::Thread)?;
+        Ok(producer)
+    }
+
+    /// Hands over a record. Waits while the client's queue is full (the broker is slow or away), which is the
+    /// back-pressure of last resort.
+    pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.enqueue(record, on_written);
+    }
+
+    /// Hands over a record and waits until it is durable: for commands, not for the pipeline.
+    ///
+    /// # Errors
+    /// It was refused, or not acknowledged within the limit (it may be durable all the same).
+    pub fn write(&self, record: &Outgoing, limit: Duration) -> Result<Source, Error> {
+        let (written, answer) = mpsc::channel();
+        self.send(
+            record,
+            Box::new(move |result| {
+                let _ = written.send(result);
+            }),
+        );
+        match answer.recv_timeout(limit) {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(refused)) => Err(Error::NoAnswer(refused.to_string())),
+            Err(_) => Err(Error::NoAnswer(format!(
+                "{} did not acknowledge a record within {} s",
+                record.topic,
+                limit.as_secs()
+            ))),
+        }
+    }
+
+    fn enqueue(&self, record: &Outgoing, on_written: OnWritten) {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for header in &record.headers {
+            headers = headers.insert(rdkafka::message::Header {
+                key: &header.name,
+                value: header.value.as_deref(),
+            });
+        }
+        let mut message: BaseRecord<'_, [u8], [u8], Box<Pending>> =
+            BaseRecord::with_opaque_to(&record.topic, Box::new(Pending(on_written)))
+                .headers(headers);
+        if let Some(key) = &record.key {
+            message = message.key(key);
+        }
+        if let Some(payload) = &record.payload {
+            message = message.payload(payload);
+        }
+        loop {
+            match self.inner.send(message) {
+                Ok(()) => return,
+                Err((failure, back)) => {
+                    if let Some(refused) = refusal(&record.topic, &failure) {
+                        self.waiting.fetch_sub(1, Ordering::AcqRel);
+                        (back.delivery_opaque.0)(Err(refused));
+                        return;
+                    }
+                    match failure.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::QueueFull) => std::thread::sleep(FULL_QUEUE_PAUSE),
+                        Some(RDKafkaErrorCode::Fatal) => {
+                            // The app sees the flag and ends; the duty stays open and is read again.
+                            self.fatal.store(true, Ordering::Release);
+                            return;
+                        }
+                        _ => {
+                            warn!(topic = %record.topic, %failure, "a produce failed; it is tried again");
+                            std::thread::sleep(AGAIN_AFTER);
+                        }
+                    }
+                    message = back;
+                }
+            }
+        }
+    }
+
+    /// Whether the producer can never work again; the process must end and be started anew.
+    pub fn has_failed(&self) -> bool {
+        self.fatal.load(Ordering::Acquire)
+    }
+
+    /// Records handed over and not acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let _ = self.inner.flush(limit);
+        self.waiting() == 0
+    }
+
+    /// Whether the broker answers.
+    pub fn reaches_broker(&self, limit: Duration) -> Result<(), Error> {
+        self.inner.client().fetch_metadata(None, limit)?;
+        Ok(())
+    }
+}
+
+fn repeat(to_repeat: &Receiver<Again>, producer: impl Fn() -> Option<Producer>) {
+    while let Ok(again) = to_repeat.recv() {
+        std::thread::sleep(AGAIN_AFTER);
+        let mut batch = vec![again];
+        while let Ok(more) = to_repeat.try_recv() {
+            batch.push(more);
+        }
+        let Some(producer) = producer() else { return };
+        for again in batch {
+            producer.enqueue(&again.record, again.on_written);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a partition begins to be read when it is assigned.
+//!
+//! librdkafka's own rule (`auto.offset.reset`) applies silently and again after each restart, so a group that begins at
+//! the end and dies before its first record skips what came between. Here the start is decided once, said, and committed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::{Offset, TopicPartitionList};
+use tracing::error;
+
+use super::Error;
+use super::books::Place;
+use crate::record::NextOffset;
+
+const BROKER_WAIT: Duration = Duration::from_secs(20);
+
+/// Where a group without a committed offset begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record that is still there.
+    Earliest,
+    /// With what comes from now on. A partition that was added to a topic that the group reads already begins at its
+    /// first record all the same: what is in it came after the group began.
+    Latest,
+}
+
+/// Where one partition begins.
+pub(super) struct Position {
+    pub place: Place,
+    pub offset: NextOffset,
+    pub committed: Option<NextOffset>,
+}
+
+/// Decides the start of each assigned partition. Fails when the broker does not answer in time; the caller lets the
+/// process end, and it begins again.
+pub(super) fn positions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+    start: Start,
+    keeps_place: bool,
+) -> Result<Vec<Position>, Error> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let committed = if keeps_place {
+        committed_offsets(consumer, places)?
+    } else {
+        HashMap::new()
+    };
+    let known_topics: HashSet<Arc<str>> = if start == Start::Latest {
+        topics_with_commits(consumer, places)?
+    } else {
+        HashSet::new()
+    };
+    let mut positions = Vec::with_capacity(places.len());
+    for place in places {
+        let (low, high) = consumer.fetch_watermarks(&place.0, place.1, BROKER_WAIT)?;
+        let committed = committed.get(place).copied();
+        let offset = match committed {
+            Some(offset) if offset.0 < low => {
+                error!(
+                    topic = %place.0,
+                    partition = place.1,
+                    lost_records = low - offset.0,
+                    "the topic's retention has removed records before they were read; begin at the oldest that is left"
+                );
+                NextOffset(low)
+            }
+            Some(offset) if offset.0 > high => {
+                error!(
+                    topic = %place.0,
+                    partition = place.1,
+                    "the topic is shorter than what was read of it (was it deleted and made anew?); begin at its first record"
+                );
+                NextOffset(low)
+            }
+            Some(offset) => offset,
+            None if start == Start::Latest && !known_topics.contains(&place.0) => NextOffset(high),
+            None => NextOffset(low),
+        };
+        positions.push(Position {
+            place: place.clone(),
+            offset,
+            // A commit that was moved counts as none, so that the new start is committed.
+            committed: committed.filter(|committed| *committed == offset),
+        });
+    }
+    Ok(positions)
+}
+
+fn committed_offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+) -> Result<HashMap<Place, NextOffset>, Error> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in places {
+        list.add_partition(topic, *partition);
+    }
+    let answered = consumer.committed_offsets(list, BROKER_WAIT)?;
+    Ok(answered
+        .elements()
+        .iter()
+        .filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((
+                (Arc::from(element.topic()), element.partition()),
+                NextOffset(offset),
+            )),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The topics among `places` of which the group has committed any partition, whoever owns it.
+fn topics_with_commits<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+) -> Result<HashSet<Arc<str>>, Error> {
+    let topics: HashSet<&Arc<str>> = places.iter().map(|(topic, _)| topic).collect();
+    let mut all = Vec::new();
+    for topic in topics {
+        let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT)?;
+        for described in metadata.topics() {
+            for partition in described.partitions() {
+                all.push((Arc::clone(topic), partition.id()));
+            }
+        }
+    }
+    let committed = committed_offsets(consumer, &all)?;
+    Ok(committed.into_keys().map(|(topic, _)| topic).collect())
+}

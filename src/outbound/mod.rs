@@ -1,0 +1,169 @@
+//! Stage 3: one delivery → one signed request → one outcome.
+//!
+//! In: [`Submission`](shard::Submission)s, each a delivery with its webhook and the duty to settle it. Out, for every one of them and exactly once: a
+//! [`Finish`](shard::Finish). What follows from it (retry, dead letter) is decided above; nothing here writes to Kafka.
+//!
+//! - [`shard`]: the thread that owns lanes and connections
+//! - [`lane`]: queue, concurrency, [`limiter`] and gate of one webhook; [`budget`]: the bytes of all
+//! - [`request`], [`signature`]: the headers of one attempt
+//! - [`http`], [`guard`]: the request and where it may go
+//! - [`verdict`]: what the answer means
+
+pub mod budget;
+pub mod guard;
+pub mod http;
+pub mod lane;
+pub mod limiter;
+pub mod request;
+pub mod shard;
+pub mod signature;
+pub mod verdict;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tracing::warn;
+
+use crate::metrics::Metrics;
+use guard::Guard;
+use http::Client;
+use shard::{Conclude, Order, ShardSettings, Submission};
+
+/// Our own faults: the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Client(#[from] http::ClientError),
+    #[error("could not start a shard: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What all shards need to know.
+pub struct Settings {
+    /// Threads that send; at least one.
+    pub shards: usize,
+    /// Requests of the whole instance.
+    pub max_in_flight: u32,
+    pub connect_timeout: Duration,
+    /// Kept of a response.
+    pub response_body_bytes: usize,
+    /// Networks outside the global Internet that may be reached.
+    pub allow_networks: Vec<IpNet>,
+    /// Webhooks that may have metrics of their own.
+    pub labelled_webhooks: usize,
+}
+
+/// The running shards.
+pub struct Outbound {
+    shards: Vec<UnboundedSender<Order>>,
+    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Outbound {
+    /// Starts the threads. `conclude` is called for every submission, once.
+    ///
+    /// # Errors
+    /// TLS or a thread cannot be had at all.
+    pub fn start(
+        settings: &Settings,
+        conclude: &Conclude,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let count = settings.shards.max(1);
+        let share = settings
+            .max_in_flight
+            .div_ceil(u32::try_from(count).unwrap_or(1))
+            .max(1);
+        let mut shards = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let guard = Arc::new(Guard::new(settings.allow_networks.clone()));
+            let client = Client::new(
+                guard,
+                settings.connect_timeout,
+                settings.response_body_bytes,
+            )?;
+            if number == 0
+                && let Some(trouble) = client.certificate_trouble()
+            {
+                warn!(
+                    trouble,
+                    "no receiver's certificate can be checked on this machine; install its list of authorities (ca-certificates)"
+                );
+            }
+            let settings = ShardSettings {
+                client,
+                max_in_flight: share,
+                labelled_webhooks: settings.labelled_webhooks.div_ceil(count),
+                conclude: Arc::clone(conclude),
+                metrics: Arc::clone(metrics),
+            };
+            let (orders, inbox) = unbounded_channel();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{number}"))
+                .spawn(move || {
+                    let local = tokio::task::LocalSet::new();
+                    local.block_on(&runtime, shard::run(settings, inbox));
+                })?;
+            shards.push(orders);
+            threads.push(thread);
+        }
+        Ok(Self {
+            shards,
+            threads: std::sync::Mutex::new(threads),
+        })
+    }
+
+    /// Hands over a delivery. It is bounded by the caller's budget, not here.
+    pub fn submit(&self, submission: Submission) {
+        let mut hasher = DefaultHasher::new();
+        submission.webhook.id.hash(&mut hasher);
+        let count = self.shards.len().max(1) as u64;
+        let number = usize::try_from(hasher.finish() % count).unwrap_or(0);
+        if let Some(shard) = self.shards.get(number) {
+            // A shard that is gone has dropped its inbox: the receipt is dropped with the order and the record read again.
+            let _ = shard.send(Order::Submit(Box::new(submission)));
+        }
+    }
+
+    /// Some assignment ended: what waits for it is forgotten.
+    pub fn fence(&self) {
+        self.order(|| Order::Fence);
+    }
+
+    /// Everything that waits is given back, now and from now on; requests under way go on.
+    pub fn park(&self) {
+        self.order(|| Order::Park);
+    }
+
+    fn order(&self, order: impl Fn() -> Order) {
+        for shard in &self.shards {
+            let _ = shard.send(order());
+        }
+    }
+
+    /// Ends the shards when their last request has ended, at the latest after `limit`; `false` when requests were left.
+    pub fn stop(mut self, limit: Duration) -> bool {
+        self.shards.clear();
+        let threads = std::mem::take(
+            self.threads
+                .get_mut()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let deadline = std::time::Instant::now() + limit;
+        while std::time::Instant::now() < deadline {
+            if threads.iter().all(JoinHandle::is_finished) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}

@@ -1,0 +1,159 @@
+//! The second loop, first half: a record of `dispatch` becomes a submission to its webhook's lane, or goes on at once
+//! when there is nothing to attempt. What follows from an attempt is in `conclude`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Ways, now_ms};
+use crate::delivery::{DeadReason, Delivery, Ending, Waiting};
+use crate::kafka::consumer::Stage;
+use crate::kafka::receipt::Receipt;
+use crate::outbound::Outbound;
+use crate::outbound::budget::Budget;
+use crate::outbound::shard::Submission;
+use crate::record::Record;
+use crate::retry::{dead_letter, ladder};
+use crate::subscription::Subscription;
+
+pub(super) const STAGE: &str = "deliver";
+/// How long a delivery waits for a webhook that is not in the catalog, before the catalog is believed.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(15);
+
+/// The stage on its reader's thread.
+pub struct Deliver {
+    pub ways: Arc<Ways>,
+    pub outbound: Arc<Outbound>,
+    pub budget: Arc<Budget>,
+}
+
+impl Stage for Deliver {
+    fn admits(&mut self) -> bool {
+        self.budget.has_room()
+    }
+
+    fn receive(&mut self, record: Record, receipt: Receipt) {
+        match Delivery::from_record(&record) {
+            Ok(delivery) => {
+                let cost = record.cost_bytes();
+                self.take(delivery, cost, receipt);
+            }
+            Err(fault) => {
+                let letter = dead_letter::of_record(
+                    &record,
+                    DeadReason::Undecodable,
+                    &fault.to_string(),
+                    &self.ways.topics.dead_letters,
+                    &self.ways.group_of(STAGE),
+                );
+                self.ways
+                    .bury(letter, DeadReason::Undecodable, receipt.split(1));
+            }
+        }
+    }
+
+    fn fenced(&mut self) {
+        self.outbound.fence();
+    }
+}
+
+impl Deliver {
+    fn take(&self, mut delivery: Delivery, cost: usize, receipt: Receipt) {
+        let now = now_ms();
+        let webhook = self.ways.catalog.now().get(&delivery.webhook).cloned();
+        let Some(webhook) = webhook else {
+            return self.unknown(delivery, receipt);
+        };
+        if !webhook.enabled {
+            return self.bury(
+                &delivery,
+                DeadReason::Disabled,
+                "the webhook is disabled",
+                receipt,
+            );
+        }
+        if is_expired(&delivery, &webhook, now) {
+            let text = format!(
+                "waited for longer than max_age_seconds = {}",
+                webhook.max_age_seconds
+            );
+            return self.bury(&delivery, DeadReason::Expired, &text, receipt);
+        }
+        if webhook.paused {
+            let topic = &self.ways.topics.held;
+            return self
+                .ways
+                .put(&delivery, topic, true, STAGE, receipt.split(1));
+        }
+        if delivery.due_ms.is_some_and(|due_ms| due_ms > now) {
+            return self.ways.delay(&delivery, STAGE, receipt.split(1));
+        }
+        delivery.due_ms = None;
+        self.outbound.submit(Submission {
+            delivery,
+            webhook,
+            receipt,
+            charge: self.budget.charge(cost),
+        });
+    }
+
+    /// Its webhook was deleted, or the catalog has not told of it yet. Only a catalog that is newer than the delivery's wait is believed.
+    fn unknown(&self, mut delivery: Delivery, receipt: Receipt) {
+        let waited = delivery.waiting == Some(Waiting::Unknown);
+        let before_the_wait = Instant::now().checked_sub(UNKNOWN_PAUSE / 2);
+        let is_certain =
+            before_the_wait.is_some_and(|instant| self.ways.catalog.is_newer_than(instant));
+        if waited && is_certain {
+            tracing::info!(delivery = delivery.id, webhook = %delivery.webhook, "dropped: its webhook was deleted");
+            self.ways.dropped(&delivery, receipt.split(1));
+            return;
+        }
+        delivery.waiting = Some(Waiting::Unknown);
+        delivery.due_ms = Some(ladder::after(now_ms(), UNKNOWN_PAUSE));
+        self.ways.delay(&delivery, STAGE, receipt.split(1));
+    }
+
+    fn bury(&self, delivery: &Delivery, reason: DeadReason, message: &str, receipt: Receipt) {
+        let letter = dead_letter::of_delivery(
+            delivery,
+            reason,
+            message,
+            &self.ways.topics.dead_letters,
+            &self.ways.group_of(STAGE),
+        );
+        self.ways.bury(letter, reason, receipt.split(1));
+    }
+}
+
+fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
+    let age_ms = now_ms.saturating_sub(delivery.created_at_ms);
+    u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > webhook.max_age_seconds)
+}
+
+impl Ways {
+    /// Records that a delivery ended because its webhook is gone.
+    pub(super) fn dropped(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        done: crate::kafka::receipt::SharedReceipt,
+    ) {
+        let ways = Arc::clone(self);
+        let record = super::conclude::ending_record(
+            self,
+            delivery,
+            Ending::Dropped,
+            "its webhook was deleted",
+        );
+        self.producer.send(
+            &record,
+            Box::new(move |written| match written {
+                Ok(_) => {
+                    ways.ended(Ending::Dropped);
+                    done.done();
+                }
+                Err(refused) => {
+                    tracing::error!(%refused, "an ending cannot be written; its record stays open")
+                }
+            }),
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! The two compacted topics that every instance follows live: the catalog of webhooks, and the drain cursors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::hold::Cursors;
+use crate::kafka::Error;
+use crate::kafka::settings::Connection;
+use crate::kafka::table::{Change, Follower, follow};
+use crate::matching::catalog::Catalog;
+use crate::metrics::Metrics;
+use crate::subscription::seal::{self, SealingKey};
+use crate::subscription::{Subscription, WebhookId};
+
+/// Follows the catalog topic and publishes what it says.
+///
+/// # Errors
+/// The topic is missing or the broker does not answer; the process does not start.
+pub fn catalog(
+    connection: &Connection,
+    topic: &str,
+    key: Option<SealingKey>,
+    catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
+) -> Result<Follower, Error> {
+    let mut webhooks: HashMap<WebhookId, Arc<Subscription>> = HashMap::new();
+    let mut changed = false;
+    follow(connection, topic, move |change| match change {
+        Change::Put(record) => {
+            let id = record
+                .key
+                .as_deref()
+                .and_then(|key| std::str::from_utf8(key).ok())
+                .and_then(|text| WebhookId::new(text).ok());
+            let Some(id) = id else {
+                metrics.catalog_errors.inc();
+                error!(source = %record.source(), "a catalog record's key is no webhook id; it is passed over");
+                return;
+            };
+            match record
+                .payload
+                .as_deref()
+                .map(|bytes| seal::from_record(bytes, key.as_ref()))
+            {
+                None => {
+                    changed |= webhooks.remove(&id).is_some();
+                }
+                Some(Ok(webhook)) => {
+                    webhooks.insert(id, Arc::new(webhook));
+                    changed = true;
+                }
+                Some(Err(fault)) => {
+                    metrics.catalog_errors.inc();
+                    error!(webhook = %id, %fault, "a catalog record cannot be read; the webhook stays as it was");
+                }
+            }
+        }
+        Change::CaughtUp(instant) => {
+            if std::mem::take(&mut changed) {
+                metrics
+                    .webhooks
+                    .set(i64::try_from(webhooks.len()).unwrap_or(i64::MAX));
+                catalog.publish(webhooks.clone());
+            }
+            catalog.confirm(instant);
+        }
+    })
+}
+
+/// Follows the drain cursors.
+///
+/// # Errors
+/// As [`catalog`].
+pub fn cursors(
+    connection: &Connection,
+    topic: &str,
+    cursors: Arc<Cursors>,
+) -> Result<Follower, Error> {
+    follow(connection, topic, move |change| match change {
+        Change::Put(record) => cursors.read(&record),
+        Change::CaughtUp(_) => cursors.loaded(),
+    })
+}

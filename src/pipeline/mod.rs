@@ -1,0 +1,158 @@
+//! The three loops, and the only place that knows their order: route → dispatch → deliver → delay → release → dispatch.
+//!
+//! Stages answer, this module acts: it brings a stage what it works on, carries out what it decides, and settles a receipt
+//! only when everything that followed from the record is acknowledged (promises 1 and 2).
+
+pub mod catalog_topic;
+mod conclude;
+pub mod deliver;
+pub mod followers;
+pub mod hold;
+pub mod release;
+pub mod route;
+pub mod topics;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::error;
+
+use crate::delivery::{DeadReason, Delivery, Ending};
+use crate::kafka::producer::Producer;
+use crate::kafka::receipt::SharedReceipt;
+use crate::matching::catalog::Catalog;
+use crate::metrics::Metrics;
+use crate::record::Outgoing;
+use crate::retry::{dead_letter, ladder};
+use topics::Topics;
+
+/// Unix milliseconds.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+/// What the loops share.
+pub struct Ways {
+    pub topics: Topics,
+    pub producer: Producer,
+    pub catalog: Arc<Catalog>,
+    pub metrics: Arc<Metrics>,
+    /// The name before a stage's in a consumer group's name, `postrider`.
+    pub group: String,
+    /// Whether every attempt is written to the attempts topic.
+    pub record_attempts: bool,
+}
+
+impl Ways {
+    /// Writes a dead letter; `done` when it is durable. A letter that its topic does not take is cut until it fits.
+    pub(crate) fn bury(
+        self: &Arc<Self>,
+        letter: Outgoing,
+        reason: DeadReason,
+        done: SharedReceipt,
+    ) {
+        let ways = Arc::clone(self);
+        let copy = letter.clone();
+        self.producer.send(
+            &letter,
+            Box::new(move |written| match written {
+                Ok(_) => ways.buried(reason, done),
+                Err(refused) => {
+                    error!(%refused, reason = reason.as_str(), "a dead letter does not fit into its topic and is cut");
+                    ways.bury_cut(dead_letter::truncated(&copy), reason, done);
+                }
+            }),
+        );
+    }
+
+    fn bury_cut(self: &Arc<Self>, letter: Outgoing, reason: DeadReason, done: SharedReceipt) {
+        let ways = Arc::clone(self);
+        let mut bare = letter.clone();
+        self.producer.send(
+            &letter,
+            Box::new(move |written| match written {
+                Ok(_) => ways.buried(reason, done),
+                Err(_) => {
+                    // The topic takes very little. Its place in the source is the last thing to keep.
+                    bare.payload = None;
+                    bare.headers.retain(|header| crate::delivery::headers::is_ours(&header.name));
+                    let last = Arc::clone(&ways);
+                    ways.producer.send(&bare, Box::new(move |written| match written {
+                        Ok(_) => last.buried(reason, done),
+                        Err(refused) => error!(
+                            %refused,
+                            "a dead letter cannot be written at all; raise max.message.bytes of the topic. Its record stays open and is read again after a restart"
+                        ),
+                    }));
+                }
+            }),
+        );
+    }
+
+    fn buried(&self, reason: DeadReason, done: SharedReceipt) {
+        self.metrics
+            .dead_letters
+            .with_label_values(&[reason.as_str()])
+            .inc();
+        self.ended(Ending::DeadLettered);
+        done.done();
+    }
+
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.metrics
+            .deliveries
+            .with_label_values(&[ending.as_str()])
+            .inc();
+    }
+
+    /// Puts a delivery into a topic of ours; `done` when it is durable. One that no topic of ours takes is dead-lettered.
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        topic: &Arc<str>,
+        keyed_by_webhook: bool,
+        stage: &'static str,
+        done: SharedReceipt,
+    ) {
+        let record = delivery.to_record(topic, keyed_by_webhook);
+        let ways = Arc::clone(self);
+        let delivery = delivery.clone();
+        self.producer.send(
+            &record,
+            Box::new(move |written| match written {
+                Ok(_) => done.done(),
+                Err(refused) => {
+                    let letter = dead_letter::of_delivery(
+                        &delivery,
+                        DeadReason::TooLarge,
+                        &refused.to_string(),
+                        &ways.topics.dead_letters,
+                        &ways.group_of(stage),
+                    );
+                    ways.bury(letter, DeadReason::TooLarge, done);
+                }
+            }),
+        );
+    }
+
+    /// Puts a delivery on the ladder until its due time.
+    pub(crate) fn delay(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        stage: &'static str,
+        done: SharedReceipt,
+    ) {
+        let remaining_ms = delivery.due_ms.unwrap_or(0).saturating_sub(now_ms()).max(0);
+        let remaining = std::time::Duration::from_millis(remaining_ms.unsigned_abs());
+        let topic = self.topics.delay(ladder::rung_for(remaining));
+        self.put(delivery, topic, false, stage, done);
+    }
+
+    /// The consumer group of a stage.
+    pub fn group_of(&self, stage: &str) -> String {
+        format!("{}.{stage}", self.group)
+    }
+}

@@ -1,0 +1,120 @@
+//! The third loop: what waits in the delay topics comes back to `dispatch` when it is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Ways, now_ms};
+use crate::delivery::{DeadReason, Delivery, Waiting};
+use crate::kafka::consumer::Stage;
+use crate::kafka::receipt::Receipt;
+use crate::record::Record;
+use crate::retry::dead_letter;
+use crate::retry::ladder::{RUNGS, rung_of_topic};
+use crate::retry::release::{Arrival, Release, Step};
+
+const STAGE: &str = "release";
+/// Bytes of records that wait out their last mile in memory.
+const NEAR_BYTES: usize = 16 * 1024 * 1024;
+const TICK: Duration = Duration::from_millis(20);
+/// What may be on its way to a topic at a time.
+const OPEN_RECORDS: usize = 20_000;
+
+struct Due {
+    delivery: Delivery,
+    receipt: Receipt,
+}
+
+/// The stage on its reader's thread.
+pub struct Releasing {
+    ways: Arc<Ways>,
+    release: Release<Due>,
+    steps: Vec<Step<Due>>,
+}
+
+impl Releasing {
+    /// With nothing in hand.
+    pub fn new(ways: Arc<Ways>) -> Self {
+        Self {
+            ways,
+            release: Release::new(NEAR_BYTES),
+            steps: Vec::new(),
+        }
+    }
+
+    fn act(&mut self) {
+        self.release.due(now_ms(), &mut self.steps);
+        for step in self.steps.drain(..) {
+            match step {
+                Step::Dispatch(due) => {
+                    let mut delivery = due.delivery;
+                    // A paced delivery comes back to the slot that was reserved for it, and must be known by that.
+                    if delivery.waiting != Some(Waiting::Paced) {
+                        delivery.waiting = None;
+                    }
+                    let topic = &self.ways.topics.dispatch;
+                    self.ways
+                        .put(&delivery, topic, true, STAGE, due.receipt.split(1));
+                }
+                Step::Move(rung, due) => {
+                    let topic = self.ways.topics.delay(rung);
+                    self.ways
+                        .put(&due.delivery, topic, false, STAGE, due.receipt.split(1));
+                }
+            }
+        }
+    }
+}
+
+impl Stage for Releasing {
+    fn receive(&mut self, record: Record, receipt: Receipt) {
+        let rung =
+            rung_of_topic(&record.topic, &self.ways.topics.delay_prefix).unwrap_or(&RUNGS[0]);
+        match Delivery::from_record(&record) {
+            Ok(delivery) => {
+                let bytes = record.cost_bytes();
+                self.release.arrive(Arrival {
+                    partition: record.partition,
+                    rung,
+                    appended_ms: record.timestamp_ms.unwrap_or_else(now_ms),
+                    due_ms: delivery.due_ms.unwrap_or(0),
+                    bytes,
+                    topic: record.topic,
+                    item: Due { delivery, receipt },
+                });
+                self.act();
+            }
+            Err(fault) => {
+                let letter = dead_letter::of_record(
+                    &record,
+                    DeadReason::Undecodable,
+                    &fault.to_string(),
+                    &self.ways.topics.dead_letters,
+                    &self.ways.group_of(STAGE),
+                );
+                self.ways
+                    .bury(letter, DeadReason::Undecodable, receipt.split(1));
+            }
+        }
+    }
+
+    fn wants(&mut self, topic: &str, partition: i32) -> bool {
+        self.ways.producer.waiting() < OPEN_RECORDS && self.release.wants(topic, partition)
+    }
+
+    fn turn(&mut self) {
+        self.act();
+    }
+
+    fn patience(&self) -> Duration {
+        let Some(next_ms) = self.release.next_ms() else {
+            return TICK;
+        };
+        let wait_ms = next_ms.saturating_sub(now_ms()).clamp(0, 20);
+        Duration::from_millis(wait_ms.unsigned_abs())
+    }
+
+    fn fenced(&mut self) {
+        self.release
+            .retain(|due| due.receipt.assignment().is_live());
+    }
+}

@@ -1,0 +1,322 @@
+//! The last rung: the form of a dead letter, written and read.
+//!
+//! Promise 1: what cannot be delivered ends here with its reason, its bytes as they were, and everything that a replay needs. The
+//! error headers have the names of KIP-1191 (`__dlq.errors.*`), so that any tool for Kafka's dead letters reads them.
+//! Pure; the pipeline produces.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::delivery::{DeadReason, Delivery, headers as name};
+use crate::record::{Header, Outgoing, Record, Source, header_text};
+
+const ERRORS_TOPIC: &str = "__dlq.errors.topic";
+const ERRORS_PARTITION: &str = "__dlq.errors.partition";
+const ERRORS_OFFSET: &str = "__dlq.errors.offset";
+const ERRORS_GROUP: &str = "__dlq.errors.group";
+const ERRORS_COUNT: &str = "__dlq.errors.delivery.count";
+const ERRORS_MESSAGE: &str = "__dlq.errors.message";
+/// Set when the bytes did not fit: how many there were.
+const FULL_BYTES: &str = "postrider-full-bytes";
+/// What is kept of a body that does not fit.
+const TRUNCATED_BYTES: usize = 64 * 1024;
+const MESSAGE_CHARACTERS: usize = 1000;
+
+fn error_headers(
+    list: &mut Vec<Header>,
+    reason: DeadReason,
+    message: &str,
+    source: &Source,
+    group: &str,
+    attempts: u32,
+) {
+    let message: String = message
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(MESSAGE_CHARACTERS)
+        .collect();
+    list.retain(|header| header.name != name::REASON);
+    list.push(Header::text(name::REASON, reason.as_str()));
+    list.push(Header::text(ERRORS_TOPIC, source.topic.to_string()));
+    list.push(Header::text(ERRORS_PARTITION, source.partition.to_string()));
+    list.push(Header::text(ERRORS_OFFSET, source.offset.to_string()));
+    list.push(Header::text(ERRORS_GROUP, group));
+    list.push(Header::text(ERRORS_COUNT, attempts.to_string()));
+    list.push(Header::text(ERRORS_MESSAGE, message));
+}
+
+/// The dead letter of a delivery.
+pub fn of_delivery(
+    delivery: &Delivery,
+    reason: DeadReason,
+    message: &str,
+    topic: &Arc<str>,
+    group: &str,
+) -> Outgoing {
+    let mut letter = delivery.to_record(topic, true);
+    letter.headers.retain(|header| header.name != name::DUE);
+    error_headers(
+        &mut letter.headers,
+        reason,
+        message,
+        &delivery.source,
+        group,
+        delivery.attempts,
+    );
+    letter
+}
+
+/// The dead letter of a record that is no event or no delivery: its key, value and headers as they were.
+pub fn of_record(
+    record: &Record,
+    reason: DeadReason,
+    message: &str,
+    topic: &Arc<str>,
+    group: &str,
+) -> Outgoing {
+    let mut headers: Vec<Header> = record.headers.clone();
+    headers.retain(|header| header.name != name::SOURCE);
+    headers.push(Header::text(name::SOURCE, record.source().to_string()));
+    if let Some(timestamp_ms) = record.timestamp_ms {
+        headers.push(Header::text(
+            name::SOURCE_TIMESTAMP,
+            timestamp_ms.to_string(),
+        ));
+    }
+    error_headers(&mut headers, reason, message, &record.source(), group, 0);
+    Outgoing {
+        topic: Arc::clone(topic),
+        key: record.key.clone(),
+        payload: record.payload.clone(),
+        headers,
+    }
+}
+
+/// The same letter with its body cut, for a topic that does not take it whole. The source's place stays in its headers, where the whole can be read.
+pub fn truncated(letter: &Outgoing) -> Outgoing {
+    let mut cut = letter.clone();
+    if let Some(payload) = &letter.payload {
+        cut.payload = Some(payload.slice(..payload.len().min(TRUNCATED_BYTES)));
+        cut.headers
+            .push(Header::text(FULL_BYTES, payload.len().to_string()));
+    }
+    // Headers can be what is too large: only ours are kept then.
+    if cut
+        .headers
+        .iter()
+        .map(|header| header.value.as_ref().map_or(0, Bytes::len))
+        .sum::<usize>()
+        > TRUNCATED_BYTES
+    {
+        cut.headers.retain(|header| name::is_ours(&header.name));
+    }
+    if cut
+        .key
+        .as_ref()
+        .is_some_and(|key| key.len() > TRUNCATED_BYTES)
+    {
+        cut.key = None;
+    }
+    cut
+}
+
+/// A dead letter as it was read.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where it stands in the dead-letter topic.
+    pub place: Source,
+    pub reason: String,
+    pub message: String,
+    pub webhook: Option<String>,
+    pub event_type: Option<String>,
+    pub attempts: Option<u32>,
+    pub last_status: Option<u16>,
+    /// When it was written, Unix milliseconds.
+    pub died_at_ms: i64,
+    pub replay_count: u32,
+    /// Set when the body was cut: it cannot be replayed.
+    pub full_bytes: Option<u64>,
+    /// The delivery, unless the record never was one.
+    pub delivery: Option<Delivery>,
+    pub record: Record,
+}
+
+/// The first of these headers that has a text.
+fn first_text<'a>(list: &'a [Header], names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| header_text(list, name))
+}
+
+impl DeadLetter {
+    /// Reads a record of a dead-letter topic. It never fails: what cannot be read is left out. The headers of Kafka Connect
+    /// (`__connect.errors.*`) and Spring (`kafka_dlt-*`) are understood where ours are missing.
+    pub fn from_record(record: Record) -> Self {
+        let list = &record.headers;
+        let text = |names: &[&str]| first_text(list, names).map(str::to_owned);
+        Self {
+            place: record.source(),
+            reason: text(&[name::REASON]).unwrap_or_else(|| "foreign".to_owned()),
+            message: text(&[
+                ERRORS_MESSAGE,
+                "__connect.errors.exception.message",
+                "kafka_dlt-exception-message",
+            ])
+            .unwrap_or_default(),
+            webhook: text(&[name::WEBHOOK_ID]),
+            event_type: text(&[name::EVENT_TYPE]),
+            attempts: header_text(list, ERRORS_COUNT).and_then(|text| text.parse().ok()),
+            last_status: header_text(list, name::LAST_STATUS).and_then(|text| text.parse().ok()),
+            died_at_ms: record.timestamp_ms.unwrap_or(0),
+            replay_count: header_text(list, name::REPLAY_COUNT)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0),
+            full_bytes: header_text(list, FULL_BYTES).and_then(|text| text.parse().ok()),
+            delivery: Delivery::from_record(&record).ok(),
+            record,
+        }
+    }
+
+    /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.
+    pub fn to_replay(&self, replay_id: &str, url: Option<&str>, now_ms: i64) -> Option<Delivery> {
+        let mut delivery = self.delivery.clone()?;
+        if self.full_bytes.is_some() {
+            return None;
+        }
+        delivery.attempts = 0;
+        delivery.due_ms = None;
+        delivery.waiting = None;
+        delivery.last_status = None;
+        delivery.first_attempt_at_ms = None;
+        delivery.replay_id = Some(replay_id.to_owned());
+        delivery.replay_count = self.replay_count.saturating_add(1);
+        delivery.url = url.map(str::to_owned);
+        // Its age counts from the replay, or it would expire at once.
+        delivery.created_at_ms = now_ms;
+        Some(delivery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::SourceOffset;
+    use crate::subscription::WebhookId;
+
+    fn source_record() -> Record {
+        Record {
+            topic: "events.job".into(),
+            partition: 1,
+            offset: SourceOffset(9),
+            timestamp_ms: Some(3),
+            key: Some(Bytes::from_static(b"k")),
+            payload: Some(Bytes::from_static(b"\xff\x00raw")),
+            headers: vec![Header::text("x", "y")],
+        }
+    }
+
+    fn as_record(letter: Outgoing) -> Record {
+        Record {
+            topic: letter.topic,
+            partition: 0,
+            offset: SourceOffset(4),
+            timestamp_ms: Some(77),
+            key: letter.key,
+            payload: letter.payload,
+            headers: letter.headers,
+        }
+    }
+
+    #[test]
+    fn an_exhausted_delivery_keeps_bytes_and_says_everything() {
+        let webhook = WebhookId::new("wh_a").unwrap();
+        let mut delivery = Delivery::new(&source_record(), "job.failed", &webhook, 5);
+        delivery.attempts = 4;
+        delivery.last_status = Some(500);
+        delivery.due_ms = Some(99);
+        let letter = of_delivery(
+            &delivery,
+            DeadReason::Exhausted,
+            "status 500\r\n",
+            &"dl".into(),
+            "postrider.deliver",
+        );
+        let text = |name: &str| header_text(&letter.headers, name).map(str::to_owned);
+        assert_eq!(text("__dlq.errors.topic").as_deref(), Some("events.job"));
+        assert_eq!(text("__dlq.errors.partition").as_deref(), Some("1"));
+        assert_eq!(text("__dlq.errors.offset").as_deref(), Some("9"));
+        assert_eq!(
+            text("__dlq.errors.group").as_deref(),
+            Some("postrider.deliver")
+        );
+        assert_eq!(text("__dlq.errors.delivery.count").as_deref(), Some("4"));
+        assert_eq!(text("__dlq.errors.message").as_deref(), Some("status 500"));
+        assert_eq!(text("postrider-reason").as_deref(), Some("exhausted"));
+        assert_eq!(text("postrider-due"), None);
+        assert_eq!(letter.payload, source_record().payload);
+
+        let read = DeadLetter::from_record(as_record(letter));
+        assert_eq!(read.reason, "exhausted");
+        assert_eq!(read.died_at_ms, 77);
+        let again = read.to_replay("rp_1", None, 100).unwrap();
+        assert_eq!(again.id, delivery.id);
+        assert_eq!((again.attempts, again.replay_count), (0, 1));
+        assert_eq!(again.replay_id.as_deref(), Some("rp_1"));
+        assert_eq!(again.body, delivery.body);
+    }
+
+    #[test]
+    fn an_undecodable_record_keeps_its_raw_bytes_key_and_headers() {
+        let letter = of_record(
+            &source_record(),
+            DeadReason::Undecodable,
+            "not JSON",
+            &"dl".into(),
+            "g",
+        );
+        assert_eq!(letter.payload, source_record().payload);
+        assert_eq!(letter.key, source_record().key);
+        assert_eq!(header_text(&letter.headers, "x"), Some("y"));
+        assert_eq!(
+            header_text(&letter.headers, "postrider-source"),
+            Some("events.job/1/9")
+        );
+        let read = DeadLetter::from_record(as_record(letter));
+        assert_eq!(read.reason, "undecodable");
+        assert!(read.to_replay("rp", None, 0).is_none());
+    }
+
+    #[test]
+    fn a_letter_that_does_not_fit_is_cut_and_says_so() {
+        let mut record = source_record();
+        record.payload = Some(Bytes::from(vec![1; 100_000]));
+        let letter = truncated(&of_record(
+            &record,
+            DeadReason::TooLarge,
+            "",
+            &"dl".into(),
+            "g",
+        ));
+        assert_eq!(
+            letter.payload.as_ref().map(Bytes::len),
+            Some(TRUNCATED_BYTES)
+        );
+        let read = DeadLetter::from_record(as_record(letter));
+        assert_eq!(read.full_bytes, Some(100_000));
+    }
+
+    #[test]
+    fn the_letters_of_connect_and_spring_are_understood() {
+        for header in [
+            "__connect.errors.exception.message",
+            "kafka_dlt-exception-message",
+        ] {
+            let mut record = source_record();
+            record.headers = vec![Header::text(header, "boom")];
+            let read = DeadLetter::from_record(record);
+            assert_eq!(
+                (read.reason.as_str(), read.message.as_str()),
+                ("foreign", "boom")
+            );
+        }
+    }
+}

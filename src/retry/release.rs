@@ -1,0 +1,281 @@
+//! When a waiting record leaves its delay topic: held until its residency is over, then sent on to `dispatch`, or to the next
+//! rung when more waiting remains. The last stretch is waited out in a bounded heap.
+//!
+//! Memory is the heads of the partitions and the heap's bound, whatever the number that waits (promise 6). A record is never released before it is due.
+//! Pure: the pipeline brings records and carries out the steps.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ladder::{RUNGS, Rung, rung_for};
+
+/// The rest of a wait that is kept in memory rather than put on another rung.
+const LAST_MILE_MS: i64 = 15_000;
+
+/// What to do with a record whose time has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    Dispatch(T),
+    Move(&'static Rung, T),
+}
+
+/// A record that arrives from a delay topic.
+pub struct Arrival<T> {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub rung: &'static Rung,
+    /// When the broker appended it, Unix milliseconds.
+    pub appended_ms: i64,
+    /// Not to be dispatched before, Unix milliseconds.
+    pub due_ms: i64,
+    /// What holding it costs.
+    pub bytes: usize,
+    pub item: T,
+}
+
+struct Head<T> {
+    release_ms: i64,
+    arrival: Arrival<T>,
+}
+
+struct Near<T> {
+    due_ms: i64,
+    number: u64,
+    bytes: usize,
+    item: T,
+}
+
+impl<T> PartialEq for Near<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.due_ms, self.number) == (other.due_ms, other.number)
+    }
+}
+impl<T> Eq for Near<T> {}
+impl<T> PartialOrd for Near<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Near<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due_ms, self.number).cmp(&(other.due_ms, other.number))
+    }
+}
+
+/// See the module's text.
+pub struct Release<T> {
+    heads: Vec<Head<T>>,
+    near: BinaryHeap<Reverse<Near<T>>>,
+    near_bytes: usize,
+    bound_bytes: usize,
+    number: u64,
+}
+
+impl<T> Release<T> {
+    /// `bound_bytes` bounds the heap.
+    pub fn new(bound_bytes: usize) -> Self {
+        Self {
+            heads: Vec::new(),
+            near: BinaryHeap::new(),
+            near_bytes: 0,
+            bound_bytes,
+            number: 0,
+        }
+    }
+
+    /// Whether this partition may be read: its last record is not waiting for its residency, and the heap has room.
+    pub fn wants(&self, topic: &str, partition: i32) -> bool {
+        self.near_bytes < self.bound_bytes
+            && !self.heads.iter().any(|head| {
+                head.arrival.partition == partition && head.arrival.topic.as_ref() == topic
+            })
+    }
+
+    /// Takes a record in; it comes out of [`Release::due`].
+    pub fn arrive(&mut self, arrival: Arrival<T>) {
+        let residency = if arrival.rung == &RUNGS[0] {
+            Duration::ZERO
+        } else {
+            arrival.rung.residency
+        };
+        let residency_ms = i64::try_from(residency.as_millis()).unwrap_or(i64::MAX);
+        // A delivery whose due time comes before its residency is over (it cannot, unless clocks differ) is not kept longer.
+        let release_ms = arrival
+            .appended_ms
+            .saturating_add(residency_ms)
+            .min(arrival.due_ms);
+        self.heads.push(Head {
+            release_ms,
+            arrival,
+        });
+    }
+
+    /// Everything whose time has come, appended to `steps`.
+    pub fn due(&mut self, now_ms: i64, steps: &mut Vec<Step<T>>) {
+        let mut index = 0;
+        while let Some(head) = self.heads.get(index) {
+            if head.release_ms > now_ms {
+                index += 1;
+                continue;
+            }
+            let Arrival {
+                due_ms,
+                bytes,
+                item,
+                rung,
+                ..
+            } = self.heads.swap_remove(index).arrival;
+            let remaining_ms = due_ms.saturating_sub(now_ms);
+            if remaining_ms <= 0 {
+                steps.push(Step::Dispatch(item));
+            } else if remaining_ms <= LAST_MILE_MS
+                || (rung == &RUNGS[0] && remaining_ms < 2 * LAST_MILE_MS)
+            {
+                self.number += 1;
+                self.near_bytes += bytes;
+                self.near.push(Reverse(Near {
+                    due_ms,
+                    number: self.number,
+                    bytes,
+                    item,
+                }));
+            } else {
+                let remaining = Duration::from_millis(remaining_ms.unsigned_abs());
+                steps.push(Step::Move(rung_for(remaining), item));
+            }
+        }
+        while self
+            .near
+            .peek()
+            .is_some_and(|Reverse(near)| near.due_ms <= now_ms)
+        {
+            if let Some(Reverse(near)) = self.near.pop() {
+                self.near_bytes -= near.bytes;
+                steps.push(Step::Dispatch(near.item));
+            }
+        }
+    }
+
+    /// When something is due next, Unix milliseconds.
+    pub fn next_ms(&self) -> Option<i64> {
+        let near = self.near.peek().map(|Reverse(near)| near.due_ms);
+        let head = self.heads.iter().map(|head| head.release_ms).min();
+        near.into_iter().chain(head).min()
+    }
+
+    /// Forgets everything for which `keep` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.heads.retain(|head| keep(&head.arrival.item));
+        self.near.retain(|Reverse(near)| keep(&near.item));
+        self.near_bytes = self.near.iter().map(|Reverse(near)| near.bytes).sum();
+    }
+
+    /// How many records are held in memory.
+    pub fn held(&self) -> usize {
+        self.heads.len() + self.near.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn arrival(rung: &'static Rung, appended_ms: i64, due_ms: i64, item: u32) -> Arrival<u32> {
+        Arrival {
+            topic: rung.name.into(),
+            partition: 0,
+            rung,
+            appended_ms,
+            due_ms,
+            bytes: 100,
+            item,
+        }
+    }
+
+    fn steps(release: &mut Release<u32>, now_ms: i64) -> Vec<Step<u32>> {
+        let mut steps = Vec::new();
+        release.due(now_ms, &mut steps);
+        steps
+    }
+
+    #[test]
+    fn a_record_stays_for_its_residency_and_the_last_mile() {
+        let mut release = Release::new(1000);
+        release.arrive(arrival(&RUNGS[2], 0, 63_000, 1));
+        assert!(!release.wants("1m", 0));
+        assert!(release.wants("1m", 1));
+        assert_eq!(steps(&mut release, 59_999), vec![]);
+        assert_eq!(steps(&mut release, 60_000), vec![]);
+        assert!(release.wants("1m", 0), "it waits in the heap now");
+        assert_eq!(release.next_ms(), Some(63_000));
+        assert_eq!(steps(&mut release, 62_999), vec![]);
+        assert_eq!(steps(&mut release, 63_000), vec![Step::Dispatch(1)]);
+    }
+
+    #[test]
+    fn a_long_wait_goes_to_the_next_rung() {
+        let mut release = Release::new(1000);
+        release.arrive(arrival(&RUNGS[10], 0, 24 * 3_600_000, 1));
+        let now_ms = 256 * 60_000;
+        assert_eq!(steps(&mut release, now_ms), vec![Step::Move(&RUNGS[10], 1)]);
+    }
+
+    #[test]
+    fn a_full_heap_stops_the_reading_and_due_records_free_it() {
+        let mut release = Release::new(100);
+        release.arrive(arrival(&RUNGS[0], 0, 5_000, 1));
+        assert_eq!(steps(&mut release, 1), vec![]);
+        assert!(!release.wants("15s", 0));
+        assert_eq!(steps(&mut release, 5_000), vec![Step::Dispatch(1)]);
+        assert!(release.wants("15s", 0));
+    }
+
+    #[test]
+    fn what_was_revoked_is_forgotten() {
+        let mut release = Release::new(100);
+        release.arrive(arrival(&RUNGS[0], 0, 5_000, 1));
+        steps(&mut release, 1);
+        release.arrive(arrival(&RUNGS[3], 0, 500_000, 2));
+        release.retain(|_| false);
+        assert_eq!(release.held(), 0);
+        assert!(release.wants("15s", 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_is_dispatched_early_and_none_is_forgotten(
+            records in prop::collection::vec((0usize..11, 0i64..2_000_000), 1..60),
+        ) {
+            let mut release = Release::new(usize::MAX);
+            let mut due = Vec::new();
+            for (item, (rung, extra)) in records.into_iter().enumerate() {
+                let rung = &RUNGS[rung];
+                let due_ms = rung.residency.as_millis() as i64 + extra;
+                due.push(due_ms);
+                release.arrive(arrival(rung, 0, due_ms, item as u32));
+            }
+            let mut out = 0;
+            let mut now = 0;
+            while let Some(next) = release.next_ms() {
+                now = now.max(next);
+                for step in steps(&mut release, now) {
+                    match step {
+                        Step::Dispatch(item) => {
+                            out += 1;
+                            prop_assert!(due[item as usize] <= now);
+                        }
+                        Step::Move(rung, item) => {
+                            prop_assert!(now + rung.residency.as_millis() as i64 <= due[item as usize]);
+                            release.arrive(arrival(rung, now, due[item as usize], item));
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(out, due.len());
+        }
+    }
+}
