@@ -346,9 +346,6 @@ impl App {
         for reader in &self.readers {
             reader.stop();
         }
-        if let Some(outbound) = &self.outbound {
-            outbound.park();
-        }
         let mut result = Ok(());
         for reader in self.readers.drain(..) {
             while !reader.is_finished() && Instant::now() < deadline {
@@ -398,11 +395,17 @@ impl Starter<'_> {
         split: bool,
         stage: Box<dyn Stage>,
     ) -> Result<(), Error> {
+        let mut client = self
+            .connection
+            .consumer(&self.ways.group_of(name), SESSION_TIMEOUT);
+        if name == "route" {
+            // A regular expression of sources must not take in our own topics: each delivery would become an event.
+            let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");
+            client.set("topic.blacklist", format!("^{prefix}.*"));
+        }
         let settings = ReaderSettings {
             stage: name,
-            client: self
-                .connection
-                .consumer(&self.ways.group_of(name), SESSION_TIMEOUT),
+            client,
             topics,
             start,
             split,

@@ -64,6 +64,9 @@ pub trait Stage: Send + 'static {
         POLL_WAIT
     }
 
+    /// The process is stopping: nothing more is received; let go of what was received and not begun.
+    fn stopping(&mut self) {}
+
     /// Work of some assignment may not begin any more: forget what was received and not begun.
     fn fenced(&mut self) {}
 }
@@ -239,7 +242,10 @@ impl Life {
             if turns.stopping.load(Ordering::Acquire) {
                 // The stages end or park what is under way; when every receipt is back there is nothing to wait for.
                 // The app bounds the whole and drops what it does not wait for.
-                let since = *stopping_since.get_or_insert(turns.now());
+                let since = *stopping_since.get_or_insert_with(|| {
+                    turns.stage.stopping();
+                    turns.now()
+                });
                 let waited = turns.now().saturating_sub(since);
                 if self.books.outstanding() == 0 || waited > STALL_LIMIT {
                     return Ok(End::Stopped);

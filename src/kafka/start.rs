@@ -55,9 +55,12 @@ pub(super) fn positions<C: ConsumerContext>(
     } else {
         HashSet::new()
     };
+    let lows = edges(consumer, places, Offset::Beginning)?;
+    let highs = edges(consumer, places, Offset::End)?;
     let mut positions = Vec::with_capacity(places.len());
     for place in places {
-        let (low, high) = consumer.fetch_watermarks(&place.0, place.1, BROKER_WAIT)?;
+        let low = lows.get(place).copied().unwrap_or(0);
+        let high = highs.get(place).copied().unwrap_or(low);
         let committed = committed.get(place).copied();
         let offset = match committed {
             Some(offset) if offset.0 < low => {
@@ -89,6 +92,32 @@ pub(super) fn positions<C: ConsumerContext>(
         });
     }
     Ok(positions)
+}
+
+/// The first offset ([`Offset::Beginning`]) or the next one ([`Offset::End`]) of each partition, with one request a broker: asking for
+/// each partition's watermarks takes a round trip each, which for many partitions is longer than a session.
+pub(super) fn edges<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+    edge: Offset,
+) -> Result<HashMap<Place, i64>, Error> {
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in places {
+        list.add_partition_offset(topic, *partition, edge)?;
+    }
+    let answered = consumer.offsets_for_times(list, BROKER_WAIT)?;
+    let mut found = HashMap::new();
+    for element in answered.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            let place = (Arc::from(element.topic()), element.partition());
+            found.insert(place, offset);
+        }
+    }
+    Ok(found)
 }
 
 fn committed_offsets<C: ConsumerContext>(

@@ -237,15 +237,15 @@ impl<T> Lane<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limiter::RateLimit;
     use super::*;
+    use crate::subscription::RateLimit;
 
     const S: Duration = Duration::from_secs(1);
 
     fn limited(requests: u32, now: Duration) -> Lane<u32> {
         let limit = RateLimit {
             requests,
-            per_seconds: 1.0,
+            per_seconds: 1,
             burst: 1,
         };
         let mut lane = Lane::new(16, now);

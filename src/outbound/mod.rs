@@ -102,6 +102,10 @@ impl Outbound {
                 conclude: Arc::clone(conclude),
                 metrics: Arc::clone(metrics),
             };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "what is in it is bounded by the budget, which every submission is charged to before it is sent"
+            )]
             let (orders, inbox) = unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::budget::Charge;
 use super::http::Client;
 use super::lane::{Admission, Lane, Turn};
-use super::limiter::{Limiter, RateLimit};
+use super::limiter::Limiter;
 use super::request::{self, Endpoint};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery, Waiting};
@@ -134,12 +134,7 @@ fn unix() -> Duration {
 
 fn limiter_of(webhook: &Subscription, since: Duration) -> Option<(Limiter, Duration)> {
     let limit = webhook.rate_limit.as_ref()?;
-    let limit = RateLimit {
-        requests: limit.requests,
-        per_seconds: f64::from(limit.per_seconds),
-        burst: limit.burst,
-    };
-    Some((Limiter::new(&limit, since), limit.interval()))
+    Some((Limiter::new(limit, since), limit.interval()))
 }
 
 impl Shard {
@@ -439,6 +434,14 @@ impl Shard {
                         .set(i64::try_from(open).unwrap_or(i64::MAX));
                 } else {
                     let _ = pending.remove_label_values(label);
+                    for outcome in Outcome::ALL {
+                        let label: &[&str] = &[id.as_str(), outcome.as_str()];
+                        let _ = self
+                            .settings
+                            .metrics
+                            .webhook_attempts
+                            .remove_label_values(label);
+                    }
                     self.labelled.set(self.labelled.get().saturating_sub(1));
                 }
             }

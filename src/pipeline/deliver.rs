@@ -51,6 +51,10 @@ impl Stage for Deliver {
         }
     }
 
+    fn stopping(&mut self) {
+        self.outbound.park();
+    }
+
     fn fenced(&mut self) {
         self.outbound.fence();
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ways, now_ms};
-use crate::delivery::{DeadReason, Delivery, Waiting};
+use crate::delivery::{DeadReason, Delivery};
 use crate::kafka::consumer::Stage;
 use crate::kafka::receipt::Receipt;
 use crate::record::Record;
@@ -46,14 +46,9 @@ impl Releasing {
         for step in self.steps.drain(..) {
             match step {
                 Step::Dispatch(due) => {
-                    let mut delivery = due.delivery;
-                    // A paced delivery comes back to the slot that was reserved for it, and must be known by that.
-                    if delivery.waiting != Some(Waiting::Paced) {
-                        delivery.waiting = None;
-                    }
                     let topic = &self.ways.topics.dispatch;
                     self.ways
-                        .put(&delivery, topic, true, STAGE, due.receipt.split(1));
+                        .put(&due.delivery, topic, true, STAGE, due.receipt.split(1));
                 }
                 Step::Move(rung, due) => {
                     let topic = self.ways.topics.delay(rung);
@@ -111,6 +106,11 @@ impl Stage for Releasing {
         };
         let wait_ms = next_ms.saturating_sub(now_ms()).clamp(0, 20);
         Duration::from_millis(wait_ms.unsigned_abs())
+    }
+
+    fn stopping(&mut self) {
+        // They stay in their topics, and the next owner waits for them.
+        self.release.retain(|_| false);
     }
 
     fn fenced(&mut self) {
