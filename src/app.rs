@@ -190,6 +190,8 @@ pub struct App {
 
 struct Running {
     ways: Arc<Ways>,
+    /// Webhooks that may have metrics of their own.
+    labelled_webhooks: usize,
     statuses: Vec<Arc<crate::kafka::Status>>,
     draining: AtomicBool,
 }
@@ -265,6 +267,7 @@ impl App {
         let readers = starter.readers;
         let inside = Arc::new(Running {
             ways,
+            labelled_webhooks: config.web.metrics_webhooks,
             statuses: readers
                 .iter()
                 .map(|reader| Arc::clone(reader.status()))
@@ -533,6 +536,18 @@ impl Inside for Running {
     }
 
     fn refresh(&self) {
+        let states = &self.ways.metrics.webhook_state;
+        states.reset();
+        for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
+            let state = match (webhook.enabled, webhook.paused) {
+                (false, _) => "disabled",
+                (true, true) => "paused",
+                (true, false) => "passing",
+            };
+            states
+                .with_label_values(&[webhook.id.as_str(), state])
+                .set(1);
+        }
         for status in &self.statuses {
             let summary = status.summary();
             let label: &[&str] = &[status.stage];

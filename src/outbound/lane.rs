@@ -229,6 +229,11 @@ impl<T> Lane<T> {
         self.queue.drain(..).map(|queued| queued.item).collect()
     }
 
+    /// The item that has waited longest.
+    pub fn oldest(&self) -> Option<&T> {
+        self.queue.front().map(|queued| &queued.item)
+    }
+
     /// Waiting items and requests in flight.
     pub fn pending(&self) -> usize {
         self.queue.len() + self.in_flight as usize

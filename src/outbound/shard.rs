@@ -421,35 +421,47 @@ impl Shard {
     fn sweep(self: &Rc<Self>) {
         let now = self.now();
         let mut back = Vec::new();
-        let pending = &self.settings.metrics.webhook_pending;
         self.lanes.borrow_mut().retain(|id, lane| {
             back.extend(lane.lane.sweep(now));
-            let open = lane.lane.pending();
-            let keep = open > 0 || now.saturating_sub(lane.used_at) < IDLE_LIMIT;
+            let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
+            let keep = lane.lane.pending() > 0 || !idle;
             if lane.labelled {
-                let label: &[&str] = &[id.as_str()];
-                if keep {
-                    pending
-                        .with_label_values(label)
-                        .set(i64::try_from(open).unwrap_or(i64::MAX));
-                } else {
-                    let _ = pending.remove_label_values(label);
-                    for outcome in Outcome::ALL {
-                        let label: &[&str] = &[id.as_str(), outcome.as_str()];
-                        let _ = self
-                            .settings
-                            .metrics
-                            .webhook_attempts
-                            .remove_label_values(label);
-                    }
-                    self.labelled.set(self.labelled.get().saturating_sub(1));
-                }
+                self.show(id, lane, keep);
             }
             keep
         });
         for (submission, pause, waiting) in back {
             self.put_off(submission, pause, waiting);
         }
+    }
+
+    /// Brings the gauges of a webhook up to now, or takes all its metrics away with its lane.
+    fn show(&self, id: &WebhookId, lane: &WebhookLane, keep: bool) {
+        let metrics = &self.settings.metrics;
+        let label: &[&str] = &[id.as_str()];
+        if keep {
+            let pending = i64::try_from(lane.lane.pending()).unwrap_or(i64::MAX);
+            metrics
+                .webhook_pending
+                .with_label_values(label)
+                .set(pending);
+            let unix_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
+            let age_ms = lane.lane.oldest().map_or(0, |oldest| {
+                unix_ms.saturating_sub(oldest.delivery.created_at_ms)
+            });
+            metrics
+                .webhook_oldest_pending
+                .with_label_values(label)
+                .set(age_ms.max(0) as f64 / 1000.0);
+            return;
+        }
+        let _ = metrics.webhook_pending.remove_label_values(label);
+        let _ = metrics.webhook_oldest_pending.remove_label_values(label);
+        for outcome in Outcome::ALL {
+            let label: &[&str] = &[id.as_str(), outcome.as_str()];
+            let _ = metrics.webhook_attempts.remove_label_values(label);
+        }
+        self.labelled.set(self.labelled.get().saturating_sub(1));
     }
 }
 
