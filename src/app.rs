@@ -19,6 +19,7 @@ use crate::kafka::table::Follower;
 use crate::kafka::topics::{self, Finding, Plan};
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
+use crate::outbound::breaker::{Patience, Standings};
 use crate::outbound::budget::Budget;
 use crate::outbound::shard::Conclude;
 use crate::outbound::{self, Outbound};
@@ -193,6 +194,7 @@ struct Running {
     /// Webhooks that may have metrics of their own.
     labelled_webhooks: usize,
     statuses: Vec<Arc<crate::kafka::Status>>,
+    standings: Option<Arc<Standings>>,
     draining: AtomicBool,
 }
 
@@ -272,6 +274,9 @@ impl App {
                 .iter()
                 .map(|reader| Arc::clone(reader.status()))
                 .collect(),
+            standings: outbound
+                .as_ref()
+                .map(|outbound| Arc::clone(outbound.standings())),
             draining: AtomicBool::new(false),
         });
         let listen = config.web.telemetry_listen;
@@ -461,6 +466,10 @@ impl Starter<'_> {
                 outbound.shards
             },
             max_in_flight: u32::try_from(outbound.max_in_flight).unwrap_or(u32::MAX),
+            patience: Patience {
+                failures: outbound.breaker_failures,
+                first_probe: Duration::from_secs(outbound.breaker_probe_seconds),
+            },
             connect_timeout: Duration::from_secs(outbound.connect_timeout_seconds),
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),
@@ -542,7 +551,10 @@ impl Inside for Running {
             let state = match (webhook.enabled, webhook.paused) {
                 (false, _) => "disabled",
                 (true, true) => "paused",
-                (true, false) => "passing",
+                (true, false) => self
+                    .standings
+                    .as_ref()
+                    .map_or("passing", |standings| standings.get(&webhook.id).as_str()),
             };
             states
                 .with_label_values(&[webhook.id.as_str(), state])
