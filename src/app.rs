@@ -4,8 +4,8 @@
 //! parks what is under way, commits and leaves (graceful within [`STOP_LIMIT`]).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -34,6 +34,8 @@ use crate::web::{self, Check, Inside};
 
 /// A graceful stop takes at most this.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How old the answer to "which source topics are missing" may be.
+const SOURCES_AGE: Duration = Duration::from_secs(10);
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// How long a group waits for a dead member. Short, because nothing of its partitions moves meanwhile.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
@@ -193,6 +195,7 @@ struct Running {
     ways: Arc<Ways>,
     /// Webhooks that may have metrics of their own.
     labelled_webhooks: usize,
+    sources: Sources,
     statuses: Vec<Arc<crate::kafka::Status>>,
     standings: Option<Arc<Standings>>,
     draining: AtomicBool,
@@ -270,6 +273,7 @@ impl App {
         let inside = Arc::new(Running {
             ways,
             labelled_webhooks: config.web.metrics_webhooks,
+            sources: Sources::new(config, &connection),
             statuses: readers
                 .iter()
                 .map(|reader| Arc::clone(reader.status()))
@@ -499,6 +503,42 @@ impl Starter<'_> {
     }
 }
 
+/// The source topics, of which some may not exist yet.
+struct Sources {
+    connection: Connection,
+    names: Vec<String>,
+    missing: Mutex<(Option<Instant>, Vec<String>)>,
+}
+
+impl Sources {
+    fn new(config: &Config, connection: &Connection) -> Self {
+        let topics = config.intake.topics.iter();
+        Self {
+            connection: connection.clone(),
+            names: topics
+                .filter(|name| !name.starts_with('^'))
+                .cloned()
+                .collect(),
+            missing: Mutex::default(),
+        }
+    }
+
+    /// Those that do not exist, as of a few seconds ago.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.0.is_none_or(|asked| asked.elapsed() > SOURCES_AGE)
+            && let Ok(cluster) = topics::describe(&self.connection)
+        {
+            let absent = self
+                .names
+                .iter()
+                .filter(|name| !cluster.topics.contains_key(*name));
+            *missing = (Some(Instant::now()), absent.cloned().collect());
+        }
+        missing.1.clone()
+    }
+}
+
 impl Inside for Running {
     fn checks(&self) -> Vec<Check> {
         let check = |name: &str, passes: bool, detail: String| Check {
@@ -528,6 +568,7 @@ impl Inside for Running {
                 ),
             ),
         ];
+        let missing = self.sources.missing();
         for status in &self.statuses {
             let summary = status.summary();
             checks.push(check(
@@ -541,10 +582,20 @@ impl Inside for Running {
                 ),
             ));
         }
+        if !missing.is_empty() {
+            // Not a fault of this instance: the topics belong to their producers and are waited for.
+            checks.push(check(
+                "sources",
+                true,
+                format!("missing: {}", missing.join(", ")),
+            ));
+        }
         checks
     }
 
     fn refresh(&self) {
+        let missing = i64::try_from(self.sources.missing().len()).unwrap_or(i64::MAX);
+        self.ways.metrics.source_topics_missing.set(missing);
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
