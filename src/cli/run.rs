@@ -1,5 +1,7 @@
 //! `postrider run`: the router until SIGTERM or Ctrl-C.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -43,6 +45,12 @@ impl Run {
     }
 }
 
+/// Colours are for people at a terminal who did not refuse them (<https://no-color.org>).
+fn is_colourful() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Logs to stderr as the configuration says; `RUST_LOG` goes before it.
 pub(super) fn log_to_stderr(config: &Config) {
     // rustls' verifier logs each bad certificate as an error of its own; the attempt's line says it already.
@@ -53,6 +61,7 @@ pub(super) fn log_to_stderr(config: &Config) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(is_colourful())
         .with_writer(std::io::stderr);
     // A second subscriber (in tests that run several commands in one process) is refused, which does no harm.
     let _ = match config.log.format {
