@@ -1,12 +1,18 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod emit;
+mod explain;
+mod input;
+mod listen;
+mod output;
 mod run;
+mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 
@@ -26,6 +32,16 @@ struct Arguments {
 enum Command {
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
+    /// Signs a body from a file or stdin, as a delivery would be
+    Sign(sign::Sign),
+    /// Checks a signature; exit code 0 if it is valid, 1 if not
+    Verify(sign::Verify),
+    /// A receiver for development: prints what arrives, verifies signatures, answers as told
+    Listen(listen::Listen),
+    /// Produces sample events of a type into its source topic
+    Emit(emit::Emit),
+    /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
+    Explain(explain::Explain),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -50,6 +66,11 @@ pub fn main() -> ExitCode {
     };
     let answer = match arguments.command {
         Command::Run(run) => run.run(&context),
+        Command::Sign(sign) => sign.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Listen(listen) => listen.run(),
+        Command::Emit(emit) => emit.run(&context),
+        Command::Explain(explain) => explain.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,4 +86,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
+}
+
+/// Ends the process with exit code 2, for what clap cannot see by itself.
+fn wrong_usage(message: &str) -> ! {
+    Arguments::command()
+        .error(clap::error::ErrorKind::MissingRequiredArgument, message)
+        .exit()
 }
