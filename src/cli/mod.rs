@@ -1,6 +1,7 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod demo;
 mod run;
 
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything in this process: a broker, a producer, receivers and the router; nothing else is needed
+    Demo(demo::Demo),
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
 }
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         path: arguments.config,
     };
     let answer = match arguments.command {
+        Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(&context),
     };
     match answer {
