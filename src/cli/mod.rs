@@ -1,6 +1,7 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod demo;
 mod emit;
 mod explain;
 mod input;
@@ -30,6 +31,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything in this process: a broker, a producer, receivers and the router; nothing else is needed
+    Demo(demo::Demo),
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
     /// Signs a body from a file or stdin, as a delivery would be
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         path: arguments.config,
     };
     let answer = match arguments.command {
+        Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(&context),
         Command::Sign(sign) => sign.run(),
         Command::Verify(verify) => verify.run(),

@@ -5,6 +5,7 @@
 
 mod books;
 pub mod consumer;
+pub mod embedded;
 pub mod ledger;
 mod membership;
 pub mod producer;
@@ -14,6 +15,7 @@ pub mod start;
 mod status;
 pub mod table;
 pub mod topics;
+pub mod unread;
 
 use bytes::Bytes;
 use rdkafka::error::KafkaError;
