@@ -127,7 +127,7 @@ fn wrong_usage_of_listen_is_refused() {
         (&["listen", "--address", &taken], 1, "--address"),
         (&["listen", "--address", "here"], 2, "--address"),
         (&["listen", "--status", "99"], 2, "200 to 599"),
-        (&["listen", "--delay", "-1"], 2, "--delay"),
+        (&["listen", "--delay", "NaN"], 2, "--delay"),
         (&["listen", "--count", "0"], 2, "--count"),
         (
             &["listen", "--secret", "whsec_*", "--address", "127.0.0.1:0"],
