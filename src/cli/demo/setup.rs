@@ -136,6 +136,8 @@ kafka.dead_letter_partitions = 2
 kafka.held_partitions = 1
 intake.start = "earliest"
 outbound.allow_networks = ["127.0.0.0/8", "::1/128"]
+# A demo is short: an endpoint that has recovered is found out at once.
+outbound.breaker_probe_seconds = 2
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{key}"
 "#
