@@ -47,8 +47,9 @@ impl Releasing {
             match step {
                 Step::Dispatch(due) => {
                     let mut delivery = due.delivery;
-                    // A paced delivery comes back to the slot that was reserved for it, and must be known by that.
-                    if delivery.waiting != Some(Waiting::Paced) {
+                    // A paced delivery comes back to the slot that was reserved for it, and one of an unknown webhook after
+                    // the wait that it is owed: both must be known by that.
+                    if !matches!(delivery.waiting, Some(Waiting::Paced | Waiting::Unknown)) {
                         delivery.waiting = None;
                     }
                     let topic = &self.ways.topics.dispatch;

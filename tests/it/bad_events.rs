@@ -179,7 +179,8 @@ fn an_event_of_nine_hundred_kilobytes_is_delivered_whole() {
 fn a_source_topic_that_comes_later_is_read_and_what_is_too_large_for_our_topics_ends_as_such() {
     let cluster = Cluster::named("too-large");
     let receiver = Receiver::accepting();
-    let router = Router::start_before_its_sources(&cluster, &["events.late"], "");
+    cluster.create_topic("events.job", 3, &[]);
+    let router = Router::start_before_its_sources(&cluster, &["events.job", "events.late"], "");
     router.subscribe("wh_a", &receiver.url("/"), json!({}));
     let topic = cluster.create_topic("events.late", 1, &[("max.message.bytes", "5000000")]);
     let (large, small) = (of_size(3_000_000), of_size(100));
