@@ -77,9 +77,9 @@ impl Books {
     }
 
     /// Says that no work may begin any more; receipts are still taken until [`Books::revoke`].
-    pub(super) fn close(&mut self, place: &Place) {
+    pub(super) fn hand_back(&mut self, place: &Place) {
         if let Some(page) = self.pages.get(place) {
-            page.assignment.end();
+            page.assignment.hand_back();
         }
     }
 

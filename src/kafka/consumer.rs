@@ -45,7 +45,8 @@ pub trait Stage: Send + 'static {
     /// The process is stopping: nothing more is received; let go of what was received and not begun.
     fn stopping(&mut self) {}
 
-    /// Work of some assignment may not begin any more: forget what was received and not begun.
+    /// Some assignment is not live any more: what was received for it and not begun is put back into its topic and settled where it
+    /// is being handed back, and forgotten where it is lost (see [`Standing`](super::receipt::Standing)).
     fn fenced(&mut self) {}
 }
 

@@ -53,7 +53,7 @@ impl Life {
                         "partitions are taken back"
                     );
                     for place in &places {
-                        self.books.close(place);
+                        self.books.hand_back(place);
                     }
                     turns.stage.fenced();
                     let until = turns.now() + HAND_BACK_LIMIT;

@@ -249,9 +249,12 @@ impl<T> Lane<T> {
         back
     }
 
-    /// Forgets what waits and for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        self.queue.retain(|queued| keep(&queued.item));
+    /// Takes out what waits and for which `out` is true.
+    pub fn take_if(&mut self, mut out: impl FnMut(&T) -> bool) -> Vec<T> {
+        let (out, stay): (Vec<_>, Vec<_>) =
+            self.queue.drain(..).partition(|queued| out(&queued.item));
+        self.queue.extend(stay);
+        out.into_iter().map(|queued| queued.item).collect()
     }
 
     /// Takes out everything that waits.

@@ -151,7 +151,7 @@ impl Outbound {
         }
     }
 
-    /// Some assignment ended: what waits for it is forgotten.
+    /// Some assignment is not live any more: what waits for it is put back or forgotten.
     pub fn fence(&self) {
         self.order(|| Order::Fence);
     }

@@ -21,7 +21,7 @@ use super::limiter::Limiter;
 use super::request::{self, Endpoint};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery, Waiting};
-use crate::kafka::receipt::Receipt;
+use crate::kafka::receipt::{Receipt, Standing};
 use crate::metrics::Metrics;
 use crate::subscription::{Subscription, WebhookId};
 
@@ -45,7 +45,7 @@ pub enum Finish {
     Attempted(Attempt),
     /// Nothing was sent; it is to come again after this pause.
     Later(Duration, Waiting),
-    /// Nothing was sent, because the process is stopping.
+    /// Nothing was sent, because the process is stopping or its partition is handed back.
     Parked,
 }
 
@@ -54,7 +54,7 @@ pub type Conclude = Arc<dyn Fn(Submission, Finish) + Send + Sync>;
 
 pub(super) enum Order {
     Submit(Box<Submission>),
-    /// Some assignment ended: forget what waits for it.
+    /// Some assignment is not live any more: put back or forget what waits for it.
     Fence,
     /// Give back everything that waits, now and from now on.
     Park,
@@ -260,6 +260,8 @@ impl Shard {
                 Turn::Send(submission) => {
                     if !submission.receipt.assignment().is_live() {
                         lane.lane.withdrawn();
+                        drop(lanes);
+                        self.put_back(submission);
                         continue;
                     }
                     let endpoint = Rc::clone(&lane.endpoint);
@@ -430,9 +432,22 @@ impl Shard {
     }
 
     fn fence(&self) {
+        let mut fenced = Vec::new();
         for lane in self.lanes.borrow_mut().values_mut() {
-            lane.lane
-                .retain(|submission| submission.receipt.assignment().is_live());
+            fenced.extend(
+                lane.lane
+                    .take_if(|submission| !submission.receipt.assignment().is_live()),
+            );
+        }
+        for submission in fenced {
+            self.put_back(submission);
+        }
+    }
+
+    /// What may not be sent any more goes back to its topic while its partition is still ours, and is forgotten otherwise.
+    fn put_back(&self, submission: Submission) {
+        if submission.receipt.assignment().standing() == Standing::HandingBack {
+            self.finish(submission, Finish::Parked);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Ways, now_ms};
 use crate::delivery::{DeadReason, Delivery};
 use crate::kafka::consumer::Stage;
-use crate::kafka::receipt::Receipt;
+use crate::kafka::receipt::{Receipt, Standing};
 use crate::record::Record;
 use crate::retry::dead_letter;
 use crate::retry::ladder::{RUNGS, rung_of_topic};
@@ -109,12 +109,16 @@ impl Stage for Releasing {
     }
 
     fn stopping(&mut self) {
-        // They stay in their topics, and the next owner waits for them.
-        self.release.retain(|_| false);
+        self.release.give_back(now_ms(), |_| true, &mut self.steps);
+        self.act();
     }
 
     fn fenced(&mut self) {
+        let handed_back = |due: &Due| due.receipt.assignment().standing() == Standing::HandingBack;
+        self.release
+            .give_back(now_ms(), handed_back, &mut self.steps);
         self.release
             .retain(|due| due.receipt.assignment().is_live());
+        self.act();
     }
 }
