@@ -11,5 +11,6 @@
 )]
 
 mod delivery;
+mod demo;
 mod harness;
 mod harness_holds;

@@ -216,11 +216,11 @@ fn sum_up(setup: &Setup) -> Answer {
     }
     let unverified = account.unverified_requests();
     if unverified > 0 {
-        bail!("{unverified} requests had a wrong signature; this is a defect, please report it");
+        bail!("requests with a wrong signature: {unverified}; this is a defect, please report it");
     }
     if tally.all.lost > 0 {
         bail!(
-            "{} deliveries were lost; this is a defect, please report it with the output of --verbose",
+            "deliveries lost: {}; this is a defect, please report it with the output of --verbose",
             tally.all.lost
         );
     }
