@@ -102,6 +102,8 @@ metrics! {
     webhooks: IntGauge = "postrider_webhooks";
     /// Catalog records that could not be read; their webhooks keep their last good form.
     catalog_errors: IntCounter = "postrider_catalog_errors_total";
+    /// Source topics that do not exist; they are waited for.
+    source_topics_missing: IntGauge = "postrider_source_topics_missing";
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

@@ -101,7 +101,7 @@ fn device(sequence: u64) -> Value {
         "vendor": vendor,
         "platform": model,
         "site": site,
-        "role": if number % 3 == 0 { "core" } else { "access" },
+        "role": if number.is_multiple_of(3) { "core" } else { "access" },
     })
 }
 

@@ -2,12 +2,18 @@
 //! how to mend it) or 2 (wrong usage).
 
 mod demo;
+mod emit;
+mod explain;
+mod input;
+mod listen;
+mod output;
 mod run;
+mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 
@@ -29,6 +35,16 @@ enum Command {
     Demo(demo::Demo),
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
+    /// Signs a body from a file or stdin, as a delivery would be
+    Sign(sign::Sign),
+    /// Checks a signature; exit code 0 if it is valid, 1 if not
+    Verify(sign::Verify),
+    /// A receiver for development: prints what arrives, verifies signatures, answers as told
+    Listen(listen::Listen),
+    /// Produces sample events of a type into its source topic
+    Emit(emit::Emit),
+    /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
+    Explain(explain::Explain),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -54,6 +70,11 @@ pub fn main() -> ExitCode {
     let answer = match arguments.command {
         Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(&context),
+        Command::Sign(sign) => sign.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Listen(listen) => listen.run(),
+        Command::Emit(emit) => emit.run(&context),
+        Command::Explain(explain) => explain.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,4 +90,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
+}
+
+/// Ends the process with exit code 2, for what clap cannot see by itself.
+fn wrong_usage(message: &str) -> ! {
+    Arguments::command()
+        .error(clap::error::ErrorKind::MissingRequiredArgument, message)
+        .exit()
 }

@@ -106,6 +106,10 @@ pub struct Outbound {
     pub response_body_bytes: usize,
     /// Threads over which the lanes are spread; 0 for one less than the processor has cores, at least 1.
     pub shards: usize,
+    /// Failures in a row that trip a webhook's breaker.
+    pub breaker_failures: u32,
+    /// Seconds from tripping to the first probe; the pause doubles up to ten times that.
+    pub breaker_probe_seconds: u64,
     /// Bytes of waiting bodies in one instance.
     pub memory_bytes: usize,
 }
@@ -118,6 +122,8 @@ impl Default for Outbound {
             connect_timeout_seconds: 5,
             response_body_bytes: 16_384,
             shards: 0,
+            breaker_failures: 10,
+            breaker_probe_seconds: 30,
             memory_bytes: 67_108_864,
         }
     }
@@ -148,6 +154,18 @@ impl Outbound {
                 "bytes",
             ),
             shards: section.whole("shards", default.shards, 0..=256, "threads"),
+            breaker_failures: section.whole(
+                "breaker_failures",
+                default.breaker_failures,
+                1..=1_000_000,
+                "failures",
+            ),
+            breaker_probe_seconds: section.whole(
+                "breaker_probe_seconds",
+                default.breaker_probe_seconds,
+                1..=3_600,
+                "seconds",
+            ),
             // The smallest still holds one record of Kafka's default limit.
             memory_bytes: section.whole(
                 "memory_bytes",

@@ -367,8 +367,10 @@ impl Life {
             self.books
                 .assign(position.place.clone(), position.committed);
         }
-        self.consumer.assign(&assignment)?;
-        if turns.settings.split {
+        // Before fetching begins: a batch that went to the main queue could be read after a later one of the partition's
+        // own queue, and the books would take it for a repetition. librdkafka leaves a queue that is split alone when it
+        // starts to fetch (RD_KAFKA_Q_F_FWD_APP in rdkafka_partition.c).
+        if settings.split {
             self.strands = starts
                 .iter()
                 .filter_map(|position| {
@@ -382,6 +384,7 @@ impl Life {
                 })
                 .collect();
         }
+        self.consumer.assign(&assignment)?;
         // A start that was never committed is committed now: otherwise a group that begins at the end, and dies before
         // its first record, would begin at a later end and skip what came between.
         let fresh: Vec<(Place, NextOffset)> = starts
@@ -477,8 +480,7 @@ impl Life {
                 }
             }
         }
-        // The main queue serves rebalances and errors, and must be polled whatever the strands do. A record that was
-        // fetched before its partition was split comes out here and goes the same way.
+        // The main queue serves rebalances and errors, and must be polled whatever the strands do.
         let wait = if read > 0 {
             Duration::ZERO
         } else {

@@ -1,4 +1,4 @@
-//! The lane of one webhook: a bounded queue, a concurrency cap, a rate limit and a gate.
+//! The lane of one webhook: a bounded queue, a concurrency cap, a rate limit, a breaker and a gate.
 //!
 //! Promise 4 in small: what a lane cannot send soon it gives back at once, with a time to come again, so that nothing of a slow
 //! endpoint stays in the memory that all share. How much it keeps follows from how fast the endpoint answers: two seconds of
@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::breaker::{Breaker, Pass, Patience, State};
 use super::limiter::Limiter;
 use crate::delivery::Waiting;
 
@@ -53,6 +54,7 @@ pub struct Lane<T> {
     /// One interval of the limiter: the pace that it allows in the long run.
     limit_interval: Option<Duration>,
     gate_closed_until: Option<Duration>,
+    breaker: Breaker,
     /// A moving average of what a request takes.
     latency: Duration,
     /// When the last request ended or, with none since, the first of those in flight began.
@@ -63,7 +65,7 @@ pub struct Lane<T> {
 
 impl<T> Lane<T> {
     /// An empty lane.
-    pub fn new(max_concurrency: u32, now: Duration) -> Self {
+    pub fn new(max_concurrency: u32, patience: Patience, now: Duration) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: 0,
@@ -71,6 +73,7 @@ impl<T> Lane<T> {
             limiter: None,
             limit_interval: None,
             gate_closed_until: None,
+            breaker: Breaker::new(patience, now),
             latency: FIRST_LATENCY,
             quiet_since: now,
             reserved_until: now,
@@ -109,6 +112,9 @@ impl<T> Lane<T> {
             && until > now + HORIZON
         {
             return Admission::Later(item, until - now, Waiting::Gated);
+        }
+        if let Some(pause) = self.breaker.wait(now) {
+            return Admission::Later(item, pause, Waiting::Tripped);
         }
         let reserved = self
             .limiter
@@ -154,6 +160,11 @@ impl<T> Lane<T> {
         {
             return Turn::NotBefore(now + wait);
         }
+        match self.breaker.pass(now) {
+            Pass::Go => {}
+            Pass::Wait => return Turn::Nothing,
+            Pass::NotBefore(at) => return Turn::NotBefore(at),
+        }
         match self.queue.pop_front() {
             None => Turn::Nothing,
             Some(next) => {
@@ -166,8 +177,16 @@ impl<T> Lane<T> {
         }
     }
 
-    /// A request ended. `gate` is set when the receiver asked for a pause; `Some(None)` when it named none.
-    pub fn ended(&mut self, took: Duration, gate: Option<Option<Duration>>, now: Duration) {
+    /// A request ended. `worked` is what the breaker learns of the endpoint, if anything; `gate` is set when the receiver asked for a
+    /// pause, `Some(None)` when it named none.
+    pub fn ended(
+        &mut self,
+        took: Duration,
+        worked: Option<bool>,
+        gate: Option<Option<Duration>>,
+        now: Duration,
+    ) {
+        self.breaker.ended(worked, now);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.quiet_since = now;
         self.latency = (self.latency * 7 + took) / 8;
@@ -180,6 +199,7 @@ impl<T> Lane<T> {
 
     /// What [`Lane::turn`] gave out was not sent after all.
     pub fn withdrawn(&mut self) {
+        self.breaker.withdrawn();
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
@@ -195,6 +215,16 @@ impl<T> Lane<T> {
                     .drain(..)
                     .map(|queued| (queued.item, until - now, Waiting::Gated)),
             );
+            return back;
+        }
+        if self.breaker.state() == State::Tripped {
+            while let Some(oldest) = self.queue.pop_front() {
+                let Some(pause) = self.breaker.wait(now) else {
+                    self.queue.push_front(oldest);
+                    break;
+                };
+                back.push((oldest.item, pause, Waiting::Tripped));
+            }
             return back;
         }
         let capacity = self.capacity(now);
@@ -229,6 +259,11 @@ impl<T> Lane<T> {
         self.queue.drain(..).map(|queued| queued.item).collect()
     }
 
+    /// What the breaker lets pass.
+    pub fn state(&self) -> State {
+        self.breaker.state()
+    }
+
     /// The item that has waited longest.
     pub fn oldest(&self) -> Option<&T> {
         self.queue.front().map(|queued| &queued.item)
@@ -253,14 +288,14 @@ mod tests {
             per_seconds: 1,
             burst: 1,
         };
-        let mut lane = Lane::new(16, now);
+        let mut lane = Lane::new(16, Patience::default(), now);
         lane.configure(16, Some((Limiter::new(&limit, now), limit.interval())));
         lane
     }
 
     #[test]
     fn a_fast_endpoint_keeps_much_and_a_silent_one_little() {
-        let mut lane: Lane<u32> = Lane::new(16, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(16, Patience::default(), Duration::ZERO);
         assert!(lane.capacity(Duration::ZERO) > 10_000);
         lane.offer(1, true, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
@@ -269,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_a_hanging_endpoint_cannot_take_is_given_back() {
-        let mut lane: Lane<u32> = Lane::new(2, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(2, Patience::default(), Duration::ZERO);
         for item in 0..100 {
             assert_eq!(lane.offer(item, true, Duration::ZERO), Admission::Queued);
         }
@@ -300,15 +335,49 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_endpoint_gives_everything_back_and_takes_one_probe() {
+        let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
+        for item in 0..20 {
+            lane.offer(item, true, Duration::ZERO);
+        }
+        for _ in 0..10 {
+            assert!(matches!(lane.turn(Duration::ZERO), Turn::Send(_)));
+        }
+        for _ in 0..10 {
+            lane.ended(S / 100, Some(false), None, Duration::ZERO);
+        }
+        assert_eq!(lane.state(), State::Tripped);
+        assert_eq!(lane.turn(S), Turn::NotBefore(30 * S));
+        let back = lane.sweep(S);
+        assert_eq!(back.len(), 10);
+        assert!(
+            back.iter()
+                .all(|(_, pause, waiting)| *pause >= 29 * S && *waiting == Waiting::Tripped)
+        );
+        assert!(matches!(
+            lane.offer(99, true, 2 * S),
+            Admission::Later(99, _, Waiting::Tripped)
+        ));
+        assert_eq!(lane.offer(0, true, 30 * S), Admission::Queued);
+        assert_eq!(lane.turn(30 * S), Turn::Send(0));
+        assert!(matches!(
+            lane.offer(1, true, 30 * S),
+            Admission::Later(1, _, Waiting::Tripped)
+        ));
+        lane.ended(S / 100, Some(true), None, 31 * S);
+        assert_eq!(lane.state(), State::Passing);
+    }
+
+    #[test]
     fn a_429_closes_the_gate_until_the_time_that_it_names() {
-        let mut lane: Lane<u32> = Lane::new(1, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(1, Patience::default(), Duration::ZERO);
         lane.offer(1, true, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
         lane.offer(2, true, Duration::ZERO);
-        lane.ended(S / 100, Some(Some(S)), Duration::ZERO);
+        lane.ended(S / 100, None, Some(Some(S)), Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::NotBefore(S));
         assert_eq!(lane.turn(S), Turn::Send(2));
-        lane.ended(S / 100, Some(Some(60 * S)), S);
+        lane.ended(S / 100, None, Some(Some(60 * S)), S);
         assert_eq!(
             lane.offer(3, true, S),
             Admission::Later(3, 60 * S, Waiting::Gated)

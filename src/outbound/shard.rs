@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 
+use super::breaker::{Patience, Standings, State};
 use super::budget::Charge;
 use super::http::Client;
 use super::lane::{Admission, Lane, Turn};
@@ -62,8 +63,10 @@ pub(super) enum Order {
 pub(super) struct ShardSettings {
     pub client: Client,
     pub max_in_flight: u32,
+    pub patience: Patience,
     /// How many webhooks may have metrics of their own.
     pub labelled_webhooks: usize,
+    pub standings: Arc<Standings>,
     pub conclude: Conclude,
     pub metrics: Arc<Metrics>,
 }
@@ -180,7 +183,7 @@ impl Shard {
 
     fn open(&self, submission: &Submission, now: Duration) -> WebhookLane {
         let webhook = &submission.webhook;
-        let mut lane = Lane::new(webhook.max_concurrency, now);
+        let mut lane = Lane::new(webhook.max_concurrency, self.settings.patience, now);
         lane.configure(webhook.max_concurrency, self.limiter(submission));
         let labelled = self.labelled.get() < self.settings.labelled_webhooks;
         if labelled {
@@ -324,12 +327,38 @@ impl Shard {
             ) => Some(Some(pause)),
             _ => None,
         };
+        let mut back = Vec::new();
         if let Some(lane) = self.lanes.borrow_mut().get_mut(&id) {
-            lane.lane.ended(attempt.duration, gate, self.now());
+            let now = self.now();
+            let before = lane.lane.state();
+            lane.lane
+                .ended(attempt.duration, worked(&attempt), gate, now);
+            let after = lane.lane.state();
+            if after != before {
+                self.change_state(&id, before, after);
+            }
+            if lane.lane.state() == State::Tripped {
+                back = lane.lane.sweep(now);
+            }
         }
         self.finish(submission, Finish::Attempted(attempt));
+        for (submission, pause, waiting) in back {
+            self.put_off(submission, pause, waiting);
+        }
         self.pump(&id);
         self.feed_starved();
+    }
+
+    fn change_state(&self, id: &WebhookId, before: State, after: State) {
+        self.settings.standings.set(id, after);
+        // A failed probe only leads back to where it was.
+        match (before, after) {
+            (State::Passing, State::Tripped) => {
+                warn!(webhook = %id, "the endpoint fails: nothing but probes is sent until it recovers");
+            }
+            (_, State::Passing) => tracing::info!(webhook = %id, "the endpoint has recovered"),
+            _ => {}
+        }
     }
 
     async fn request(
@@ -424,9 +453,13 @@ impl Shard {
         self.lanes.borrow_mut().retain(|id, lane| {
             back.extend(lane.lane.sweep(now));
             let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
-            let keep = lane.lane.pending() > 0 || !idle;
+            // A breaker that has tripped is remembered, or a lane made anew would begin with ten more failures.
+            let keep = lane.lane.pending() > 0 || !idle || lane.lane.state() != State::Passing;
             if lane.labelled {
                 self.show(id, lane, keep);
+            }
+            if !keep {
+                self.settings.standings.set(id, State::Passing);
             }
             keep
         });
@@ -462,6 +495,15 @@ impl Shard {
             let _ = metrics.webhook_attempts.remove_label_values(label);
         }
         self.labelled.set(self.labelled.get().saturating_sub(1));
+    }
+}
+
+/// What an attempt tells of the endpoint: a refusal (400, 404 …) shows that it is there, a 429 and a blocked address say nothing.
+fn worked(attempt: &Attempt) -> Option<bool> {
+    match (attempt.outcome, attempt.next) {
+        (Outcome::RateLimited | Outcome::Blocked, _) => None,
+        (_, Next::Retry { .. }) => Some(false),
+        (_, Next::Delivered | Next::Reject(_)) => Some(true),
     }
 }
 

@@ -10,6 +10,7 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod commands;
 mod delivery;
 mod demo;
 mod harness;
