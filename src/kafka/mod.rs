@@ -6,6 +6,7 @@
 mod books;
 pub mod consumer;
 pub mod embedded;
+mod handover;
 pub mod ledger;
 mod membership;
 pub mod producer;
@@ -15,6 +16,7 @@ pub mod start;
 mod status;
 pub mod table;
 pub mod topics;
+mod turns;
 pub mod unread;
 
 use bytes::Bytes;

@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::{ClientConfig, ClientContext, Message};
 use tracing::{error, warn};
 
-use super::consumer::headers_of;
+use super::turns::headers_of;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Source};

@@ -16,9 +16,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::books::Place;
-use super::consumer::headers_of;
 use super::settings::Connection;
 use super::start::edges;
+use super::turns::headers_of;
 use super::{Error, bytes_of};
 use crate::record::{Record, SourceOffset};
 

@@ -10,8 +10,18 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod bad_events;
+mod catalog;
 mod commands;
+mod crashes;
 mod delivery;
 mod demo;
+mod endings;
+mod fleet;
 mod harness;
 mod harness_holds;
+mod health;
+mod holding;
+mod pace;
+mod retries;
+mod signatures;

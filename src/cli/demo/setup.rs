@@ -138,6 +138,7 @@ kafka.held_partitions = 1
 kafka.consumer."fetch.wait.max.ms" = "10"
 intake.start = "earliest"
 outbound.allow_networks = ["127.0.0.0/8", "::1/128"]
+# A demo is short: an endpoint that has recovered is found out soon.
 outbound.breaker_probe_seconds = 1
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{key}"

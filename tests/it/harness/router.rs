@@ -31,34 +31,41 @@ pub struct Router<'a> {
     checks_endings: bool,
 }
 
-/// The configuration of a router on a test's own topics. `more` is TOML that comes after.
+/// The configuration of a router on a test's own topics. `more` is TOML, dotted keys at the beginning of lines; what it sets
+/// goes before what all tests have.
 pub fn config_text(cluster: &Cluster, sources: &[&str], more: &str) -> String {
     let sources: Vec<String> = sources
         .iter()
         .map(|name| format!("{:?}", cluster.name(name)))
         .collect();
-    format!(
-        r#"
-kafka.bootstrap_servers = "{}"
-kafka.group_id = "{}postrider"
-kafka.topic_prefix = "{}postrider."
-kafka.replication_factor = 1
-kafka.dispatch_partitions = 6
-kafka.delay_partitions = 2
-kafka.dead_letter_partitions = 2
-kafka.held_partitions = 2
-intake.topics = [{}]
-intake.start = "earliest"
-outbound.allow_networks = ["127.0.0.0/8"]
-web.telemetry_listen = "127.0.0.1:0"
-secrets.key = "{KEY}"
-{more}
-"#,
-        cluster.bootstrap(),
-        cluster.prefix(),
-        cluster.prefix(),
-        sources.join(", "),
-    )
+    let usual = [
+        (
+            "kafka.bootstrap_servers",
+            format!("{:?}", cluster.bootstrap()),
+        ),
+        ("kafka.group_id", format!("{:?}", cluster.name("postrider"))),
+        (
+            "kafka.topic_prefix",
+            format!("{:?}", cluster.name("postrider.")),
+        ),
+        ("kafka.replication_factor", "1".to_owned()),
+        ("kafka.dispatch_partitions", "6".to_owned()),
+        ("kafka.delay_partitions", "2".to_owned()),
+        ("kafka.dead_letter_partitions", "2".to_owned()),
+        ("kafka.held_partitions", "2".to_owned()),
+        ("intake.topics", format!("[{}]", sources.join(", "))),
+        ("intake.start", "\"earliest\"".to_owned()),
+        ("outbound.allow_networks", "[\"127.0.0.0/8\"]".to_owned()),
+        ("web.telemetry_listen", "\"127.0.0.1:0\"".to_owned()),
+        ("secrets.key", format!("{KEY:?}")),
+    ];
+    let mut text: String = usual
+        .iter()
+        .filter(|(key, _)| !more.lines().any(|line| line.starts_with(key)))
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect();
+    text.push_str(more);
+    text
 }
 
 /// `RUST_LOG=postrider=info cargo test --test it NAME -- --nocapture` shows what the router says.
@@ -77,6 +84,13 @@ impl<'a> Router<'a> {
         router
     }
 
+    /// The same, with source topics that are not there yet.
+    pub fn start_before_its_sources(cluster: &'a Cluster, sources: &[&str], more: &str) -> Self {
+        let mut router = Self::of(cluster, sources, more);
+        router.add_instance(Stages::ALL);
+        router
+    }
+
     /// No instance yet, but all topics: for webhooks that are to be there from the start, and for routers that run as
     /// processes of their own.
     pub fn idle(cluster: &'a Cluster, sources: &[&str], more: &str) -> Self {
@@ -90,13 +104,17 @@ impl<'a> Router<'a> {
     }
 
     fn configured(cluster: &'a Cluster, sources: &[&str], more: &str) -> Self {
-        log_when_asked();
         let there = cluster.topics();
         for source in sources {
             if !there.contains(&cluster.name(source)) {
                 cluster.create_topic(source, 3, &[]);
             }
         }
+        Self::of(cluster, sources, more)
+    }
+
+    fn of(cluster: &'a Cluster, sources: &[&str], more: &str) -> Self {
+        log_when_asked();
         let text = config_text(cluster, sources, more);
         let config = Config::from_text("test.toml", &text, &BTreeMap::new()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
