@@ -25,10 +25,12 @@ use crate::kafka::settings::Connection;
 use crate::kafka::table::Follower;
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
+use crate::outbound::breaker::State;
 use crate::outbound::{self, Outbound};
 use crate::pipeline::hold::Cursors;
 use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
+use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
@@ -206,6 +208,12 @@ impl App {
     /// Whether every condition of readiness is met.
     pub fn is_ready(&self) -> bool {
         self.inside.checks().iter().all(|check| check.passes)
+    }
+
+    /// What the breaker of a webhook lets pass in this instance.
+    pub fn webhook_state(&self, id: &WebhookId) -> State {
+        let standings = self.inside.standings.as_ref();
+        standings.map_or(State::Passing, |standings| standings.get(id))
     }
 
     /// Records that are read and not settled, in all stages.

@@ -4,14 +4,24 @@
 //! records beyond that, nothing is compacted, and there is no admin protocol, so topics are made by
 //! [`EmbeddedBroker::create_topic`] alone (librdkafka, `rdkafka_mock.h`).
 
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::bindings::{
+    rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms,
+};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 
 use super::Error;
 
+/// How long a new group waits for more members. The mock's own 3 s would be most of the time until the first delivery.
+const JOIN_DELAY: Duration = Duration::from_millis(100);
+
 /// A running broker; it is gone, records and all, when dropped. Clients must be dropped first.
 pub struct EmbeddedBroker {
-    cluster: MockCluster<'static, DefaultProducerContext>,
+    /// The client that the mock cluster belongs to; it sends nothing itself.
+    owner: BaseProducer,
 }
 
 impl EmbeddedBroker {
@@ -20,13 +30,39 @@ impl EmbeddedBroker {
     /// # Errors
     /// No port, or no thread, can be had.
     pub fn start() -> Result<Self, Error> {
-        let cluster = MockCluster::new(1)?;
-        Ok(Self { cluster })
+        let owner: BaseProducer = ClientConfig::new()
+            .set("test.mock.num.brokers", "1")
+            .create()?;
+        let broker = Self { owner };
+        broker.cluster()?;
+        broker.shorten_joins();
+        Ok(broker)
+    }
+
+    fn cluster(&self) -> Result<MockCluster<'_, DefaultProducerContext>, Error> {
+        let cluster = self.owner.client().mock_cluster();
+        cluster.ok_or_else(|| Error::NoAnswer("librdkafka gave no embedded broker".to_owned()))
+    }
+
+    /// rdkafka has no safe form of this setting.
+    #[allow(unsafe_code, reason = "two calls of librdkafka's own interface")]
+    fn shorten_joins(&self) {
+        let delay_ms = i32::try_from(JOIN_DELAY.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the client lives as long as `self`, and its cluster as long as the client; the setter takes the cluster's lock.
+        unsafe {
+            let cluster = rd_kafka_handle_mock_cluster(self.owner.client().native_ptr());
+            if !cluster.is_null() {
+                rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, delay_ms);
+            }
+        }
     }
 
     /// Where clients find it, `127.0.0.1:<port>`.
-    pub fn bootstrap_servers(&self) -> String {
-        self.cluster.bootstrap_servers()
+    ///
+    /// # Errors
+    /// None that is known; the client has its cluster from its start.
+    pub fn bootstrap_servers(&self) -> Result<String, Error> {
+        Ok(self.cluster()?.bootstrap_servers())
     }
 
     /// Makes a topic.
@@ -34,7 +70,7 @@ impl EmbeddedBroker {
     /// # Errors
     /// There is one of this name, or the name is none.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
-        Ok(self.cluster.create_topic(name, partitions, 1)?)
+        Ok(self.cluster()?.create_topic(name, partitions, 1)?)
     }
 }
 
@@ -49,7 +85,7 @@ mod tests {
         let broker = EmbeddedBroker::start().unwrap();
         broker.create_topic("events.job", 2).unwrap();
         let connection = Connection {
-            bootstrap_servers: broker.bootstrap_servers(),
+            bootstrap_servers: broker.bootstrap_servers().unwrap(),
             client_id: "test".to_owned(),
             ..Connection::default()
         };

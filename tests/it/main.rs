@@ -15,6 +15,7 @@ mod catalog;
 mod commands;
 mod crashes;
 mod delivery;
+mod demo;
 mod endings;
 mod fleet;
 mod harness;

@@ -82,6 +82,11 @@ impl Account {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The demo's own webhooks.
+    pub(super) fn ours(&self) -> Vec<WebhookId> {
+        self.state().ours.iter().cloned().collect()
+    }
+
     /// An event is in a source topic.
     pub(super) fn produced(&self, source: Source, event: &Event) {
         self.state().books.produced(source, event);

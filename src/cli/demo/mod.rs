@@ -5,6 +5,7 @@
 
 mod account;
 mod books;
+mod breakers;
 mod invitation;
 mod producer;
 mod receivers;
@@ -29,6 +30,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Answer;
 use crate::app::App;
+use breakers::Breakers;
 use producer::Events;
 use screen::{Screen, Sign};
 use setup::Setup;
@@ -39,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// The failing receiver fails for this part of the run, and for no longer than this, since its webhooks' retries must outlast it.
 const FAILING_PART: f64 = 0.4;
-const FAILS_AT_MOST: Duration = Duration::from_secs(20);
+const FAILS_AT_MOST: Duration = Duration::from_secs(12);
 /// In a run without an end it fails again this often.
 const FAILS_AGAIN_AFTER: Duration = Duration::from_secs(90);
 /// Between the recovery of a receiver and the replay of what died meanwhile.
@@ -81,8 +83,10 @@ impl Demo {
         let invitation = invitation::text(&setup.config, app.telemetry(), self.seconds);
         setup.account.screen.plain(invitation);
 
+        let mut breakers = Breakers::new(&app, &setup.account);
         let produced = tokio::select! {
             produced = self.produce(&setup) => produced,
+            never = breakers.watch() => match never {},
             () = interrupt.wait() => Ok(()),
             failure = app.failed() => Err(failure.into()),
         };
@@ -94,6 +98,7 @@ impl Demo {
             );
             tokio::select! {
                 settled = settle(&setup) => settled?,
+                never = breakers.watch() => match never {},
                 () = interrupt.wait() => {}
             }
         }
@@ -216,11 +221,11 @@ fn sum_up(setup: &Setup) -> Answer {
     }
     let unverified = account.unverified_requests();
     if unverified > 0 {
-        bail!("{unverified} requests had a wrong signature; this is a defect, please report it");
+        bail!("requests with a wrong signature: {unverified}; this is a defect, please report it");
     }
     if tally.all.lost > 0 {
         bail!(
-            "{} deliveries were lost; this is a defect, please report it with the output of --verbose",
+            "deliveries lost: {}; this is a defect, please report it with the output of --verbose",
             tally.all.lost
         );
     }
@@ -254,7 +259,8 @@ fn log_to_stderr(verbose: bool) {
     let level = if verbose {
         "info,librdkafka=error"
     } else {
-        "warn,librdkafka=off,rdkafka=off"
+        // The account tells of breakers itself.
+        "warn,postrider::outbound::shard=error,librdkafka=off,rdkafka=off"
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let _ = tracing_subscriber::fmt()

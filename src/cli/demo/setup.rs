@@ -48,7 +48,7 @@ impl Setup {
     /// Builds everything but the router.
     pub(super) async fn build(screen: Screen) -> anyhow::Result<Self> {
         let broker = EmbeddedBroker::start()?;
-        let config = config(&broker.bootstrap_servers())?;
+        let config = config(&broker.bootstrap_servers()?)?;
         let topics = Topics::new(&config.kafka.topic_prefix);
         create_topics(&broker, &config, &topics)?;
         let connection = app::connection(&config);
@@ -134,10 +134,12 @@ kafka.dispatch_partitions = 6
 kafka.delay_partitions = 1
 kafka.dead_letter_partitions = 2
 kafka.held_partitions = 1
+# The embedded broker does not answer a waiting fetch when a record comes, but at its end.
+kafka.consumer."fetch.wait.max.ms" = "10"
 intake.start = "earliest"
 outbound.allow_networks = ["127.0.0.0/8", "::1/128"]
-# A demo is short: an endpoint that has recovered is found out at once.
-outbound.breaker_probe_seconds = 2
+# A demo is short: an endpoint that has recovered is found out soon.
+outbound.breaker_probe_seconds = 1
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{key}"
 "#

@@ -25,7 +25,7 @@ const RARE_ROWS: [Measure; 3] = [
 /// One column for all and one a webhook; the first row counts events, the others deliveries.
 pub(super) fn table(tally: &Tally) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     let names = tally.webhooks.iter().map(|(id, _)| id.as_str());
     table.set_header(row("", ["all"].into_iter().chain(names)));
     let blanks = tally.webhooks.iter().map(|_| String::new());
