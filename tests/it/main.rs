@@ -16,6 +16,7 @@ mod crashes;
 mod delivery;
 mod endings;
 mod fleet;
+mod floors;
 mod harness;
 mod harness_holds;
 mod health;
