@@ -10,6 +10,7 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod acknowledged;
 mod bad_events;
 mod catalog;
 mod crashes;
