@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Message};
 use tracing::{error, warn};
@@ -68,6 +68,18 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
         match result {
+            // The broker said that it has this sequence number already, and librdkafka takes that for a success without an
+            // offset. It need not be one: where a broker knows nothing of the producer yet (the partition is new, or was
+            // quiet for a day) it lets a sequence begin anywhere, so when a first batch is turned away because its leader
+            // is not ready and the next one, under way too, is taken, the retry of the first is called a duplicate though
+            // it was never written. A copy is allowed; a loss is not.
+            Ok(message) if message.offset() < 0 => {
+                warn!(
+                    topic = message.topic(),
+                    "a record was acknowledged without an offset, which does not prove that it is there; it is produced again"
+                );
+                self.produce_again(message, pending);
+            }
             Ok(message) => {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
                 (pending.0)(Ok(Source {
@@ -87,20 +99,26 @@ impl ProducerContext for Deliveries {
                     return;
                 }
                 warn!(topic = message.topic(), %failure, "a produce failed; it is tried again");
-                let record = Outgoing {
-                    topic: message.topic().into(),
-                    key: message.key().map(bytes_of),
-                    payload: message.payload().map(bytes_of),
-                    headers: headers_of(message),
-                };
-                let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-                // When nobody listens the process is ending, and the record is produced by the next one.
-                let _ = again.send(Again {
-                    record,
-                    on_written: pending.0,
-                });
+                self.produce_again(message, pending);
             }
         }
+    }
+}
+
+impl Deliveries {
+    fn produce_again(&self, message: &impl Message<Headers: Headers>, pending: Box<Pending>) {
+        let record = Outgoing {
+            topic: message.topic().into(),
+            key: message.key().map(bytes_of),
+            payload: message.payload().map(bytes_of),
+            headers: headers_of(message),
+        };
+        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        // When nobody listens the process is ending, and the record is produced by the next one.
+        let _ = again.send(Again {
+            record,
+            on_written: pending.0,
+        });
     }
 }
 

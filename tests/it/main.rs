@@ -10,6 +10,7 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod acknowledged;
 mod bad_events;
 mod catalog;
 mod commands;
@@ -18,6 +19,7 @@ mod delivery;
 mod demo;
 mod endings;
 mod fleet;
+mod floors;
 mod harness;
 mod harness_holds;
 mod health;

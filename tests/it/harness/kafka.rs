@@ -74,6 +74,8 @@ impl Cluster {
         config.set("reconnect.backoff.max.ms", "500");
         let admin = config.create().expect("an admin client");
         config.set("acks", "all").set("enable.idempotence", "true");
+        // With more than one request under way a topic that was made just now may lose the first (see `acknowledged`).
+        config.set("max.in.flight.requests.per.connection", "1");
         config
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "2");

@@ -2,7 +2,7 @@
 //!
 //! What really arrived is the only proof of a delivery; the application's own counters are not asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
@@ -204,6 +204,14 @@ impl Receiver {
         };
         let requests = self.wait_until(&format!("{n} accepted requests"), timeout, enough);
         requests.into_iter().filter(Request::accepted).collect()
+    }
+
+    /// Waits until `n` different deliveries (`webhook-id`s) have been answered with a 2xx.
+    pub fn wait_for_deliveries(&self, n: usize, timeout: Duration) {
+        self.wait_until(&format!("{n} deliveries"), timeout, |requests| {
+            let accepted = requests.iter().filter(|request| request.accepted());
+            accepted.map(Request::id).collect::<HashSet<_>>().len() >= n
+        });
     }
 
     /// Waits until `enough` says so of the requests, and returns them all.
