@@ -78,7 +78,7 @@ impl ProducerContext for Deliveries {
                     topic = message.topic(),
                     "a record was acknowledged without an offset, which does not prove that it is there; it is produced again"
                 );
-                self.produce_again(message, pending);
+                self.produce_again(message, pending.0);
             }
             Ok(message) => {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -99,14 +99,14 @@ impl ProducerContext for Deliveries {
                     return;
                 }
                 warn!(topic = message.topic(), %failure, "a produce failed; it is tried again");
-                self.produce_again(message, pending);
+                self.produce_again(message, pending.0);
             }
         }
     }
 }
 
 impl Deliveries {
-    fn produce_again(&self, message: &impl Message<Headers: Headers>, pending: Box<Pending>) {
+    fn produce_again(&self, message: &impl Message<Headers: Headers>, on_written: OnWritten) {
         let record = Outgoing {
             topic: message.topic().into(),
             key: message.key().map(bytes_of),
@@ -115,10 +115,7 @@ impl Deliveries {
         };
         let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         // When nobody listens the process is ending, and the record is produced by the next one.
-        let _ = again.send(Again {
-            record,
-            on_written: pending.0,
-        });
+        let _ = again.send(Again { record, on_written });
     }
 }
 

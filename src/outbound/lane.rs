@@ -88,7 +88,7 @@ impl<T> Lane<T> {
         self.limit_interval = interval;
     }
 
-    /// How many items the lane keeps: what can be sent within [`HORIZON`], judging by the limit and by how long the endpoint takes.
+    /// How many items the lane keeps: what can be sent within two seconds, judging by the limit and by how long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
         let silence = if self.in_flight > 0 {
             now.saturating_sub(self.quiet_since)

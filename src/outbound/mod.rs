@@ -1,6 +1,6 @@
 //! Stage 3: one delivery → one signed request → one outcome.
 //!
-//! In: [`Submission`](shard::Submission)s, each a delivery with its webhook and the duty to settle it. Out, for every one of them and exactly once: a
+//! In: [`Submission`]s, each a delivery with its webhook and the duty to settle it. Out, for every one of them and exactly once: a
 //! [`Finish`](shard::Finish). What follows from it (retry, dead letter) is decided above; nothing here writes to Kafka.
 //!
 //! - [`shard`]: the thread that owns lanes and connections

@@ -17,12 +17,7 @@ const NOUNS: [&str; 6] = [
 ];
 const LINES: usize = 360;
 /// Longer than the rule, each with what would have to happen. Shorten one and take it out of here.
-const TOO_LONG: [(&str, usize); 4] = [
-    ("app.rs", 534),
-    ("kafka/consumer.rs", 466),
-    ("outbound/shard.rs", 411),
-    ("subscription/read/tests.rs", 378),
-];
+const TOO_LONG: [(&str, usize); 1] = [("subscription/read/tests.rs", 378)];
 
 fn sources() -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

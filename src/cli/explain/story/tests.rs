@@ -1,3 +1,5 @@
+//! The story of a delivery is told in the order in which things happened.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
