@@ -34,7 +34,7 @@ use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
-pub use prepare::{connection, planned, sealing_key};
+pub use prepare::{connection, planned, reached, sealing_key};
 pub use stages::Stages;
 use stages::Starter;
 

@@ -4,8 +4,8 @@ use tracing::{info, warn};
 
 use super::Error;
 use crate::config::{self, Config};
-use crate::kafka::settings::Connection;
-use crate::kafka::topics::{self, Finding, Plan};
+use crate::kafka::topics::{self, Cluster, Finding, Plan};
+use crate::kafka::{self, settings::Connection};
 use crate::pipeline::topics::{Sizes, Topics, plans};
 use crate::subscription::seal::SealingKey;
 
@@ -28,15 +28,27 @@ pub fn connection(config: &Config) -> Connection {
     }
 }
 
+/// What the cluster of a configuration has, and the connection to it.
+///
+/// # Errors
+/// The broker does not answer, with the reason and what to check, within ten seconds; or the client refuses its settings.
+pub fn reached(config: &Config) -> Result<(Connection, Cluster), Error> {
+    let connection = connection(config);
+    let cluster = topics::describe(&connection).map_err(|fault| match fault {
+        kafka::Error::NoAnswer(why) => {
+            Error::Unreachable(config.kafka.bootstrap_servers.clone(), why)
+        }
+        other => other.into(),
+    })?;
+    Ok((connection, cluster))
+}
+
 /// The topics that a configuration needs, and the connection with the record size that follows from its source topics.
 ///
 /// # Errors
 /// The broker does not answer.
 pub async fn planned(config: &Config) -> Result<(Connection, Vec<Plan>), Error> {
-    let mut connection = connection(config);
-    let cluster = topics::describe(&connection).map_err(|fault| {
-        Error::Unreachable(config.kafka.bootstrap_servers.clone(), fault.to_string())
-    })?;
+    let (mut connection, cluster) = reached(config)?;
     let sources: Vec<&str> = config
         .intake
         .topics

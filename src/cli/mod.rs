@@ -1,6 +1,7 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod check;
 mod demo;
 mod emit;
 mod explain;
@@ -9,6 +10,8 @@ mod listen;
 mod output;
 mod run;
 mod sign;
+mod subscriptions;
+mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +38,14 @@ enum Command {
     Demo(demo::Demo),
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
+    /// Looks at configuration, broker, topics, rights and keys; says what is wrong and how to mend it; exit code 0, or 1
+    Check(check::Check),
+    /// The topics that are needed
+    #[command(subcommand)]
+    Topics(topics::Topics),
+    /// The catalog of webhooks
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Subscriptions),
     /// Signs a body from a file or stdin, as a delivery would be
     Sign(sign::Sign),
     /// Checks a signature; exit code 0 if it is valid, 1 if not
@@ -70,6 +81,9 @@ pub fn main() -> ExitCode {
     let answer = match arguments.command {
         Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(&context),
+        Command::Check(check) => check.run(&context),
+        Command::Topics(topics) => topics.run(&context),
+        Command::Subscriptions(subscriptions) => subscriptions.run(&context),
         Command::Sign(sign) => sign.run(),
         Command::Verify(verify) => verify.run(),
         Command::Listen(listen) => listen.run(),

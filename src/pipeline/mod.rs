@@ -3,6 +3,7 @@
 //! Stages answer, this module acts: it brings a stage what it works on, carries out what it decides, and settles a receipt
 //! only when everything that followed from the record is acknowledged (promises 1 and 2).
 
+pub mod admission;
 pub mod catalog_topic;
 mod conclude;
 pub mod deliver;
