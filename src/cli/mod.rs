@@ -1,12 +1,14 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod dead_letters;
+mod output;
 mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 
@@ -26,6 +28,8 @@ struct Arguments {
 enum Command {
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
+    /// What could not be delivered: shown, sent in again, discarded
+    DeadLetters(Box<dead_letters::DeadLetters>),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
     };
     let answer = match arguments.command {
         Command::Run(run) => run.run(&context),
+        Command::DeadLetters(dead_letters) => dead_letters.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,4 +70,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
+}
+
+/// Ends the process with exit code 2, for what clap cannot see by itself.
+fn wrong_usage(message: &str) -> ! {
+    Arguments::command()
+        .error(clap::error::ErrorKind::MissingRequiredArgument, message)
+        .exit()
 }

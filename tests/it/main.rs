@@ -10,6 +10,7 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod dead_letters;
 mod delivery;
 mod harness;
 mod harness_holds;
