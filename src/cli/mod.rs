@@ -2,6 +2,7 @@
 //! how to mend it) or 2 (wrong usage).
 
 mod check;
+mod dead_letters;
 mod demo;
 mod emit;
 mod explain;
@@ -56,6 +57,8 @@ enum Command {
     Emit(emit::Emit),
     /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
     Explain(explain::Explain),
+    /// What could not be delivered: shown, sent in again, discarded
+    DeadLetters(Box<dead_letters::DeadLetters>),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Listen(listen) => listen.run(),
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
+        Command::DeadLetters(dead_letters) => dead_letters.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,

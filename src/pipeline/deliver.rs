@@ -88,6 +88,11 @@ impl Deliver {
                 .ways
                 .put(&delivery, topic, true, STAGE, receipt.split(1));
         }
+        // Counted when it first comes to its lane, not when it comes back from the ladder.
+        let is_new = matches!(delivery.waiting, None | Some(Waiting::Unknown));
+        if is_new && delivery.replay_id.is_some() && delivery.attempts == 0 {
+            self.ways.metrics.replayed.inc();
+        }
         if delivery.due_ms.is_some_and(|due_ms| due_ms > now) {
             return self.ways.delay(&delivery, STAGE, receipt.split(1));
         }

@@ -10,6 +10,7 @@ pub mod deliver;
 pub mod followers;
 pub mod hold;
 pub mod release;
+pub mod replaying;
 pub mod route;
 pub mod topics;
 

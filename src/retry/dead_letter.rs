@@ -176,12 +176,17 @@ impl DeadLetter {
         }
     }
 
+    /// Whether a replay can send it: it is a delivery, and whole.
+    pub fn is_replayable(&self) -> bool {
+        self.delivery.is_some() && self.full_bytes.is_none()
+    }
+
     /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.
     pub fn to_replay(&self, replay_id: &str, url: Option<&str>, now_ms: i64) -> Option<Delivery> {
-        let mut delivery = self.delivery.clone()?;
-        if self.full_bytes.is_some() {
+        if !self.is_replayable() {
             return None;
         }
+        let mut delivery = self.delivery.clone()?;
         delivery.attempts = 0;
         delivery.due_ms = None;
         delivery.waiting = None;
