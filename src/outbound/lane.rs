@@ -17,6 +17,12 @@ const HORIZON: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a 429 that names none.
 const GATE_PAUSE: Duration = Duration::from_secs(1);
+/// A lane that sends so many a second keeps all that comes: the ladder costs a delivery four more topic writes, and what would be sent
+/// within a few seconds anyway had better wait here, even if reading has to wait for it when the budget is full.
+const FAST_PER_SECOND: f64 = 5000.0;
+/// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
+/// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
+const SILENCE: Duration = Duration::from_secs(1);
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -88,22 +94,33 @@ impl<T> Lane<T> {
         self.limit_interval = interval;
     }
 
-    /// How many items the lane keeps: what can be sent within two seconds, judging by the limit and by how long the endpoint takes.
+    /// How many items the lane keeps: all where it is fast, else what can be sent within two seconds, judging by the limit and by how
+    /// long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
-        let silence = if self.in_flight > 0 {
-            now.saturating_sub(self.quiet_since)
-        } else {
-            Duration::ZERO
-        };
-        let latency = self.latency.max(silence).max(Duration::from_micros(1));
-        let by_latency =
-            HORIZON.as_secs_f64() / latency.as_secs_f64() * f64::from(self.max_concurrency);
-        let by_limit = self.limit_interval.map_or(f64::INFINITY, |interval| {
-            HORIZON.as_secs_f64() / interval.as_secs_f64()
-        });
-        let floor = f64::from(self.max_concurrency).min(by_limit).max(1.0);
+        let pace = f64::from(self.max_concurrency) / self.latency_now(now).as_secs_f64();
+        let limit = self
+            .limit_interval
+            .map_or(f64::INFINITY, |interval| 1.0 / interval.as_secs_f64());
+        if pace.min(limit) >= FAST_PER_SECOND {
+            return usize::MAX;
+        }
+        let horizon = HORIZON.as_secs_f64();
+        let floor = f64::from(self.max_concurrency)
+            .min(horizon * limit)
+            .max(1.0);
         // Float to integer saturates, which is what is wanted here.
-        by_latency.min(by_limit).max(floor).ceil() as usize
+        (horizon * pace.min(limit)).max(floor).ceil() as usize
+    }
+
+    /// What a request takes, or how long none has ended.
+    fn latency_now(&self, now: Duration) -> Duration {
+        let silence = now.saturating_sub(self.quiet_since);
+        let latency = if self.in_flight > 0 && silence >= SILENCE {
+            self.latency.max(silence)
+        } else {
+            self.latency
+        };
+        latency.max(Duration::from_micros(1))
     }
 
     /// Offers an item. `fresh` is false for one that comes back at the time that was reserved for it.
@@ -134,10 +151,7 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = self.latency / self.max_concurrency;
-        let silence = now.saturating_sub(self.quiet_since) / self.max_concurrency;
-        let interval = interval
-            .max(silence)
+        let interval = (self.latency_now(now) / self.max_concurrency)
             .clamp(Duration::from_micros(10), Duration::from_secs(1));
         let slot = self.reserved_until.max(now + HORIZON) + interval;
         self.reserved_until = slot;
