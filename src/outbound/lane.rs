@@ -23,6 +23,9 @@ const FAST_PER_SECOND: f64 = 5000.0;
 /// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
 /// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Requests in flight that a lane begins with. One that answers gets up to its `max_concurrency` within a few requests; many that do not
+/// answer cannot use up the requests of the whole instance.
+const FIRST_WINDOW: u32 = 4;
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -56,6 +59,8 @@ pub struct Lane<T> {
     queue: VecDeque<Queued<T>>,
     in_flight: u32,
     max_concurrency: u32,
+    /// Requests that may be in flight now: one more for every answer, half for every failure and every pause that is asked for.
+    window: u32,
     limiter: Option<Limiter>,
     /// One interval of the limiter: the pace that it allows in the long run.
     limit_interval: Option<Duration>,
@@ -76,6 +81,7 @@ impl<T> Lane<T> {
             queue: VecDeque::new(),
             in_flight: 0,
             max_concurrency: max_concurrency.max(1),
+            window: max_concurrency.clamp(1, FIRST_WINDOW),
             limiter: None,
             limit_interval: None,
             gate_closed_until: None,
@@ -89,6 +95,7 @@ impl<T> Lane<T> {
     /// Takes over changed settings; what waits and what is under way stays. A limiter comes new and therefore empty.
     pub fn configure(&mut self, max_concurrency: u32, limiter: Option<(Limiter, Duration)>) {
         self.max_concurrency = max_concurrency.max(1);
+        self.window = self.window.min(self.max_concurrency);
         let (limiter, interval) = limiter.unzip();
         self.limiter = limiter;
         self.limit_interval = interval;
@@ -97,7 +104,7 @@ impl<T> Lane<T> {
     /// How many items the lane keeps: all where it is fast, else what can be sent within two seconds, judging by the limit and by how
     /// long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
-        let pace = f64::from(self.max_concurrency) / self.latency_now(now).as_secs_f64();
+        let pace = f64::from(self.window) / self.latency_now(now).as_secs_f64();
         let limit = self
             .limit_interval
             .map_or(f64::INFINITY, |interval| 1.0 / interval.as_secs_f64());
@@ -105,9 +112,7 @@ impl<T> Lane<T> {
             return usize::MAX;
         }
         let horizon = HORIZON.as_secs_f64();
-        let floor = f64::from(self.max_concurrency)
-            .min(horizon * limit)
-            .max(1.0);
+        let floor = f64::from(self.window).min(horizon * limit).max(1.0);
         // Float to integer saturates, which is what is wanted here.
         (horizon * pace.min(limit)).max(floor).ceil() as usize
     }
@@ -151,7 +156,7 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = (self.latency_now(now) / self.max_concurrency)
+        let interval = (self.latency_now(now) / self.window)
             .clamp(Duration::from_micros(10), Duration::from_secs(1));
         let slot = self.reserved_until.max(now + HORIZON) + interval;
         self.reserved_until = slot;
@@ -160,7 +165,7 @@ impl<T> Lane<T> {
 
     /// What to do next. Call it again after each [`Turn::Send`].
     pub fn turn(&mut self, now: Duration) -> Turn<T> {
-        if self.queue.is_empty() || self.in_flight >= self.max_concurrency {
+        if self.queue.is_empty() || self.in_flight >= self.window {
             return Turn::Nothing;
         }
         if let Some(until) = self.gate_closed_until {
@@ -201,6 +206,12 @@ impl<T> Lane<T> {
         now: Duration,
     ) {
         self.breaker.ended(worked, now);
+        self.window = match worked {
+            Some(true) => (self.window + 1).min(self.max_concurrency),
+            Some(false) => (self.window / 2).max(1),
+            None if gate.is_some() => (self.window / 2).max(1),
+            None => self.window,
+        };
         self.in_flight = self.in_flight.saturating_sub(1);
         self.quiet_since = now;
         self.latency = (self.latency * 7 + took) / 8;
@@ -334,6 +345,28 @@ mod tests {
         assert_eq!(lane.sweep(20 * S).len(), 2, "patience is over for the rest");
     }
 
+    fn send_all(lane: &mut Lane<u32>) -> usize {
+        std::iter::from_fn(|| matches!(lane.turn(Duration::ZERO), Turn::Send(_)).then_some(()))
+            .count()
+    }
+
+    #[test]
+    fn the_window_grows_with_answers_to_the_cap_and_halves_with_failures() {
+        let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
+        for item in 0..100 {
+            lane.offer(item, true, Duration::ZERO);
+        }
+        let mut open = send_all(&mut lane);
+        assert_eq!(open, 4);
+        for _ in 0..20 {
+            lane.ended(S / 1000, Some(true), None, Duration::ZERO);
+            open = open - 1 + send_all(&mut lane);
+        }
+        assert_eq!(open, 10);
+        lane.ended(S / 1000, Some(false), None, Duration::ZERO);
+        assert_eq!(send_all(&mut lane), 0, "nine are under way, five may be");
+    }
+
     #[test]
     fn a_rate_limit_reserves_the_next_slots_in_turn() {
         let mut lane = limited(10, Duration::ZERO);
@@ -359,8 +392,6 @@ mod tests {
         }
         for _ in 0..10 {
             assert!(matches!(lane.turn(Duration::ZERO), Turn::Send(_)));
-        }
-        for _ in 0..10 {
             lane.ended(S / 100, Some(false), None, Duration::ZERO);
         }
         assert_eq!(lane.state(), State::Tripped);
