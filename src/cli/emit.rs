@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use super::output::{self, Output};
 use super::{Answer, Context, input};
-use crate::app::{self, Error};
+use crate::app;
 use crate::config::Config;
 use crate::event::KNOWN_TYPES;
 use crate::intake::decode::{Decoded, decode};
 use crate::kafka::producer::Producer;
-use crate::kafka::topics;
 use crate::metrics::Metrics;
 use crate::pipeline::now_ms;
 use crate::record::{Header, Outgoing, Record, Source, SourceOffset};
@@ -205,10 +204,8 @@ fn acknowledged(acknowledgement: &Acknowledgement, topic: &str) -> anyhow::Resul
 
 /// A producer, once the topic is known to be there: source topics belong to their producers, so none is created by accident.
 fn open(config: &Config, topic: &str, bytes: usize) -> anyhow::Result<Producer> {
-    let mut connection = app::connection(config);
     let servers = &config.kafka.bootstrap_servers;
-    let cluster = topics::describe(&connection)
-        .map_err(|fault| Error::Unreachable(servers.clone(), fault.to_string()))?;
+    let (mut connection, cluster) = app::reached(config)?;
     if !cluster.topics.contains_key(topic) {
         bail!(
             "there is no topic {topic}; name another with --topic, or have it made: kafka-topics.sh --bootstrap-server {servers} --create --topic {topic}"

@@ -5,9 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::error;
 
@@ -16,6 +17,9 @@ use super::books::Place;
 use crate::record::NextOffset;
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
+/// Shorter than a session, because an assignment waits for it.
+const LEADER_WAIT: Duration = Duration::from_secs(4);
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a group without a committed offset begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,21 @@ pub(super) fn edges<C: ConsumerContext>(
     for (topic, partition) in places {
         list.add_partition_offset(topic, *partition, edge)?;
     }
+    let deadline = Instant::now() + LEADER_WAIT;
+    loop {
+        match edges_once(consumer, list.clone()) {
+            Err(failure) if is_passing(&failure) && Instant::now() < deadline => {
+                std::thread::sleep(LEADER_PAUSE);
+            }
+            answer => return Ok(answer?),
+        }
+    }
+}
+
+fn edges_once<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: TopicPartitionList,
+) -> Result<HashMap<Place, i64>, KafkaError> {
     let answered = consumer.offsets_for_times(list, BROKER_WAIT)?;
     let mut found = HashMap::new();
     for element in answered.elements() {
@@ -118,6 +137,18 @@ pub(super) fn edges<C: ConsumerContext>(
         }
     }
     Ok(found)
+}
+
+/// A new topic is shown before its leaders lead, and leaders move.
+fn is_passing(failure: &KafkaError) -> bool {
+    matches!(
+        failure.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 fn committed_offsets<C: ConsumerContext>(

@@ -9,13 +9,12 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::story::{Step, Story};
-use crate::app::{self, Error};
+use crate::app;
 use crate::cli::Answer;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::kafka::settings::Connection;
 use crate::kafka::table::{Span, narrow_to_time, scan, spans};
-use crate::kafka::topics::describe;
 use crate::pipeline::now_ms;
 use crate::pipeline::topics::Topics;
 
@@ -31,10 +30,7 @@ pub(super) fn explain(
         );
     }
     let topics = Topics::new(&config.kafka.topic_prefix);
-    let connection = app::connection(config);
-    let cluster = describe(&connection).map_err(|fault| {
-        Error::Unreachable(config.kafka.bootstrap_servers.clone(), fault.to_string())
-    })?;
+    let (connection, cluster) = app::reached(config)?;
     let delays = topics.delays().map(|(_, name)| name);
     let names: Vec<&Arc<str>> = [
         &topics.attempts,

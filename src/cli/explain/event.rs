@@ -123,10 +123,7 @@ fn undecodable(reason: &str, output: Output) -> Answer {
 
 fn from_topic(config: &Config) -> anyhow::Result<Vec<Subscription>> {
     let topics = Topics::new(&config.kafka.topic_prefix);
-    let connection = app::connection(config);
-    crate::kafka::topics::describe(&connection).map_err(|fault| {
-        app::Error::Unreachable(config.kafka.bootstrap_servers.clone(), fault.to_string())
-    })?;
+    let (connection, _) = app::reached(config)?;
     let catalog = CatalogTopic::open(connection, &topics, app::sealing_key(config)?)?;
     Ok(catalog.read()?.into_values().collect())
 }

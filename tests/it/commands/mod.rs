@@ -1,9 +1,12 @@
-//! The commands that help whoever writes a receiver or asks what became of an event: the real binary, as it is typed.
+//! The commands but `run`: the real binary, as it is typed.
 
+mod check;
 mod emit;
 mod explain;
 mod listen;
 mod sign;
+mod subscriptions;
+mod topics;
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
