@@ -16,6 +16,13 @@ const HORIZON: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a 429 that names none.
 const GATE_PAUSE: Duration = Duration::from_secs(1);
+/// A lane that sends so many a second keeps all that comes. The ladder costs each delivery four more topic writes, so that giving
+/// back to it what would be sent within seconds makes a busy machine busier and everybody later; that reading waits for such
+/// a lane when the budget is full is the lesser delay. Slower lanes, and all that have a limit, give back.
+const FAST_PER_SECOND: f64 = 500.0;
+/// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
+/// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
+const SILENCE: Duration = Duration::from_secs(1);
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -85,22 +92,39 @@ impl<T> Lane<T> {
         self.limit_interval = interval;
     }
 
-    /// How many items the lane keeps: what can be sent within [`HORIZON`], judging by the limit and by how long the endpoint takes.
+    /// How many items the lane keeps. All, where it is fast; else what can be sent within [`HORIZON`], judging by the limit and by how long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
-        let silence = if self.in_flight > 0 {
-            now.saturating_sub(self.quiet_since)
-        } else {
-            Duration::ZERO
-        };
-        let latency = self.latency.max(silence).max(Duration::from_micros(1));
-        let by_latency =
-            HORIZON.as_secs_f64() / latency.as_secs_f64() * f64::from(self.max_concurrency);
+        if self.is_fast(now) {
+            return usize::MAX;
+        }
+        let by_latency = HORIZON.as_secs_f64() * self.pace(now);
         let by_limit = self.limit_interval.map_or(f64::INFINITY, |interval| {
             HORIZON.as_secs_f64() / interval.as_secs_f64()
         });
         let floor = f64::from(self.max_concurrency).min(by_limit).max(1.0);
         // Float to integer saturates, which is what is wanted here.
         by_latency.min(by_limit).max(floor).ceil() as usize
+    }
+
+    /// Whether waiting in the lane is cheaper than the ladder.
+    fn is_fast(&self, now: Duration) -> bool {
+        self.limiter.is_none() && self.pace(now) >= FAST_PER_SECOND
+    }
+
+    /// What the endpoint takes in a second, without a limit.
+    fn pace(&self, now: Duration) -> f64 {
+        let latency = self.latency_now(now).max(Duration::from_micros(1));
+        f64::from(self.max_concurrency) / latency.as_secs_f64()
+    }
+
+    /// What a request takes, or how long none has ended.
+    fn latency_now(&self, now: Duration) -> Duration {
+        let silence = now.saturating_sub(self.quiet_since);
+        if self.in_flight > 0 && silence >= SILENCE {
+            self.latency.max(silence)
+        } else {
+            self.latency
+        }
     }
 
     /// Offers an item. `fresh` is false for one that comes back at the time that was reserved for it.
@@ -128,11 +152,8 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = self.latency / self.max_concurrency;
-        let silence = now.saturating_sub(self.quiet_since) / self.max_concurrency;
-        let interval = interval
-            .max(silence)
-            .clamp(Duration::from_micros(10), Duration::from_secs(1));
+        let interval = self.latency_now(now) / self.max_concurrency;
+        let interval = interval.clamp(Duration::from_micros(10), Duration::from_secs(1));
         let slot = self.reserved_until.max(now + HORIZON) + interval;
         self.reserved_until = slot;
         slot - now
@@ -166,7 +187,8 @@ impl<T> Lane<T> {
         }
     }
 
-    /// A request ended. `gate` is set when the receiver asked for a pause; `Some(None)` when it named none.
+    /// A request ended. `took` is the endpoint's share of its time: a lane that held our own slowness against its endpoint
+    /// would give back more the busier this machine is, and make it busier still. `gate` is set when the receiver asked for a pause; `Some(None)` when it named none.
     pub fn ended(&mut self, took: Duration, gate: Option<Option<Duration>>, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.quiet_since = now;
@@ -195,6 +217,9 @@ impl<T> Lane<T> {
                     .drain(..)
                     .map(|queued| (queued.item, until - now, Waiting::Gated)),
             );
+            return back;
+        }
+        if self.is_fast(now) {
             return back;
         }
         let capacity = self.capacity(now);
