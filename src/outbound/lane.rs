@@ -20,9 +20,6 @@ const GATE_PAUSE: Duration = Duration::from_secs(1);
 /// back to it what would be sent within seconds makes a busy machine busier and everybody later; that reading waits for such
 /// a lane when the budget is full is the lesser delay. Slower lanes, and all that have a limit, give back.
 const FAST_PER_SECOND: f64 = 500.0;
-/// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
-/// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
-const SILENCE: Duration = Duration::from_secs(1);
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -113,17 +110,19 @@ impl<T> Lane<T> {
 
     /// What the endpoint takes in a second, without a limit.
     fn pace(&self, now: Duration) -> f64 {
-        let latency = self.latency_now(now).max(Duration::from_micros(1));
+        let latency = self.latency.max(self.silence(now));
+        let latency = latency.max(Duration::from_micros(1));
         f64::from(self.max_concurrency) / latency.as_secs_f64()
     }
 
-    /// What a request takes, or how long none has ended.
-    fn latency_now(&self, now: Duration) -> Duration {
+    /// How long nothing has come back, once that is longer than any hiccup; those of this machine are more frequent than
+    /// the endpoint's, and to give back a whole queue for one costs more than it can gain.
+    fn silence(&self, now: Duration) -> Duration {
         let silence = now.saturating_sub(self.quiet_since);
-        if self.in_flight > 0 && silence >= SILENCE {
-            self.latency.max(silence)
+        if self.in_flight > 0 && silence >= HORIZON {
+            silence
         } else {
-            self.latency
+            Duration::ZERO
         }
     }
 
@@ -152,9 +151,11 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = self.latency_now(now) / self.max_concurrency;
+        let interval = self.latency / self.max_concurrency;
         let interval = interval.clamp(Duration::from_micros(10), Duration::from_secs(1));
-        let slot = self.reserved_until.max(now + HORIZON) + interval;
+        // How long a silence lasts says when to try again, not how far apart: that is as it was before.
+        let pause = HORIZON.max(self.silence(now) * 2);
+        let slot = self.reserved_until.max(now + pause) + interval;
         self.reserved_until = slot;
         slot - now
     }
@@ -300,6 +301,39 @@ mod tests {
         assert_eq!(back.len(), 96);
         assert!(back.iter().all(|(_, pause, _)| *pause >= HORIZON));
         assert_eq!(lane.sweep(20 * S).len(), 2, "patience is over for the rest");
+    }
+
+    #[test]
+    fn a_silence_postpones_what_waits_and_does_not_spread_it() {
+        let mut lane: Lane<u32> = Lane::new(64, Duration::ZERO);
+        for item in 0..10_000 {
+            lane.offer(item, true, Duration::ZERO);
+        }
+        for _ in 0..64 {
+            lane.turn(Duration::ZERO);
+        }
+        assert!(lane.sweep(S).is_empty(), "a second may be ours");
+        let back = lane.sweep(3 * S);
+        assert!(back.len() > 9_000);
+        assert!(
+            back.iter()
+                .all(|(_, pause, _)| (6 * S..8 * S).contains(pause))
+        );
+    }
+
+    #[test]
+    fn a_fast_lane_keeps_all_and_a_slow_one_what_it_sends_soon() {
+        let now = 100 * S;
+        let mut lane: Lane<u32> = Lane::new(64, now);
+        for latency_ms in [10, 1_000] {
+            for _ in 0..100 {
+                lane.ended(Duration::from_millis(latency_ms), None, now);
+            }
+            match latency_ms {
+                10 => assert_eq!(lane.capacity(now), usize::MAX),
+                _ => assert!((120..140).contains(&lane.capacity(now))),
+            }
+        }
     }
 
     #[test]
