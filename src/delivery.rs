@@ -45,6 +45,8 @@ pub enum Waiting {
     Paced,
     /// The endpoint asked for a pause (429 or 503 with `Retry-After`).
     Gated,
+    /// The endpoint is down: nothing is sent but a probe, and no attempt is consumed.
+    Tripped,
     /// The webhook is not in this instance's catalog (yet).
     Unknown,
 }
@@ -56,14 +58,21 @@ impl Waiting {
             Self::Retry => "retry",
             Self::Paced => "paced",
             Self::Gated => "gated",
+            Self::Tripped => "tripped",
             Self::Unknown => "unknown",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Retry, Self::Paced, Self::Gated, Self::Unknown]
-            .into_iter()
-            .find(|waiting| waiting.as_str() == text)
+        [
+            Self::Retry,
+            Self::Paced,
+            Self::Gated,
+            Self::Tripped,
+            Self::Unknown,
+        ]
+        .into_iter()
+        .find(|waiting| waiting.as_str() == text)
     }
 }
 

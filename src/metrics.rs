@@ -68,11 +68,13 @@ metrics! {
     end_to_end: Histogram = "postrider_end_to_end_seconds";
     /// Deliveries in the lane of a webhook: waiting in memory or under way.
     webhook_pending: IntGaugeVec = "postrider_webhook_pending"["webhook"];
+    /// Age in seconds of the oldest delivery that waits in the lane of a webhook, counted from when it was made.
+    webhook_oldest_pending: GaugeVec = "postrider_webhook_oldest_pending_seconds"["webhook"];
     /// 1 for the state that a webhook is in.
     webhook_state: IntGaugeVec = "postrider_webhook_state"["webhook", "state"];
     /// HTTP attempts of a webhook by outcome.
     webhook_attempts: IntCounterVec = "postrider_webhook_attempts_total"["webhook", "outcome"];
-    /// Records of a delay topic that this instance has read and that are not yet due.
+    /// Records waiting in a delay topic, in the partitions of this instance.
     delayed: IntGaugeVec = "postrider_delayed"["rung"];
     /// Deliveries held for paused webhooks, in the partitions of this instance.
     held: IntGauge = "postrider_held";
@@ -100,6 +102,8 @@ metrics! {
     webhooks: IntGauge = "postrider_webhooks";
     /// Catalog records that could not be read; their webhooks keep their last good form.
     catalog_errors: IntCounter = "postrider_catalog_errors_total";
+    /// Source topics that do not exist; they are waited for.
+    source_topics_missing: IntGauge = "postrider_source_topics_missing";
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

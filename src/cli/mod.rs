@@ -1,12 +1,23 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod check;
+mod dead_letters;
+mod demo;
+mod emit;
+mod explain;
+mod input;
+mod listen;
+mod output;
 mod run;
+mod sign;
+mod subscriptions;
+mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 
@@ -24,8 +35,30 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything in this process: a broker, a producer, receivers and the router; nothing else is needed
+    Demo(demo::Demo),
     /// The router: reads events, delivers them, retries and dead-letters
     Run(run::Run),
+    /// Looks at configuration, broker, topics, rights and keys; says what is wrong and how to mend it; exit code 0, or 1
+    Check(check::Check),
+    /// The topics that are needed
+    #[command(subcommand)]
+    Topics(topics::Topics),
+    /// The catalog of webhooks
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Subscriptions),
+    /// Signs a body from a file or stdin, as a delivery would be
+    Sign(sign::Sign),
+    /// Checks a signature; exit code 0 if it is valid, 1 if not
+    Verify(sign::Verify),
+    /// A receiver for development: prints what arrives, verifies signatures, answers as told
+    Listen(listen::Listen),
+    /// Produces sample events of a type into its source topic
+    Emit(emit::Emit),
+    /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
+    Explain(explain::Explain),
+    /// What could not be delivered: shown, sent in again, discarded
+    DeadLetters(Box<dead_letters::DeadLetters>),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -49,7 +82,17 @@ pub fn main() -> ExitCode {
         path: arguments.config,
     };
     let answer = match arguments.command {
+        Command::Demo(demo) => demo.run(),
         Command::Run(run) => run.run(&context),
+        Command::Check(check) => check.run(&context),
+        Command::Topics(topics) => topics.run(&context),
+        Command::Subscriptions(subscriptions) => subscriptions.run(&context),
+        Command::Sign(sign) => sign.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Listen(listen) => listen.run(),
+        Command::Emit(emit) => emit.run(&context),
+        Command::Explain(explain) => explain.run(&context),
+        Command::DeadLetters(dead_letters) => dead_letters.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,4 +108,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
+}
+
+/// Ends the process with exit code 2, for what clap cannot see by itself.
+fn wrong_usage(message: &str) -> ! {
+    Arguments::command()
+        .error(clap::error::ErrorKind::MissingRequiredArgument, message)
+        .exit()
 }

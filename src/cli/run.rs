@@ -1,5 +1,7 @@
 //! `postrider run`: the router until SIGTERM or Ctrl-C.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -53,6 +55,7 @@ pub(super) fn log_to_stderr(config: &Config) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     // A second subscriber (in tests that run several commands in one process) is refused, which does no harm.
     let _ = match config.log.format {

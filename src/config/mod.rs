@@ -110,22 +110,27 @@ impl fmt::Display for Lines<'_> {
 }
 
 impl Config {
+    /// The file that [`Config::load`] reads: `given`, else that of [`PATH_VARIABLE`], else [`DEFAULT_PATH`] if it exists.
+    pub fn path(given: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+        let named = environment
+            .get(PATH_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(Path::new);
+        let default = Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists());
+        given.or(named).or(default).map(Path::to_owned)
+    }
+
     /// Reads the file at `path` (else at [`PATH_VARIABLE`], else at [`DEFAULT_PATH`] if that exists, else no file) and
     /// puts the environment over it.
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, is not TOML, or values are wrong.
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let named = environment
-            .get(PATH_VARIABLE)
-            .filter(|path| !path.is_empty())
-            .map(Path::new);
-        let default = Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists());
-        let Some(path) = path.or(named).or(default) else {
+        let Some(path) = Self::path(path, environment) else {
             return Self::from_text("no file", "", environment);
         };
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+            path: path.clone(),
             source,
         })?;
         Self::from_text(&path.display().to_string(), &text, environment)

@@ -106,8 +106,10 @@ pub struct Outbound {
     pub response_body_bytes: usize,
     /// Threads over which the lanes are spread; 0 for one less than the processor has cores, at least 1.
     pub shards: usize,
-    /// Deliveries that wait in one webhook's lane.
-    pub lane_capacity: usize,
+    /// Failures in a row that trip a webhook's breaker.
+    pub breaker_failures: u32,
+    /// Seconds from tripping to the first probe; the pause doubles up to ten times that.
+    pub breaker_probe_seconds: u64,
     /// Bytes of waiting bodies in one instance.
     pub memory_bytes: usize,
 }
@@ -120,7 +122,8 @@ impl Default for Outbound {
             connect_timeout_seconds: 5,
             response_body_bytes: 16_384,
             shards: 0,
-            lane_capacity: 256,
+            breaker_failures: 10,
+            breaker_probe_seconds: 30,
             memory_bytes: 67_108_864,
         }
     }
@@ -151,11 +154,17 @@ impl Outbound {
                 "bytes",
             ),
             shards: section.whole("shards", default.shards, 0..=256, "threads"),
-            lane_capacity: section.whole(
-                "lane_capacity",
-                default.lane_capacity,
+            breaker_failures: section.whole(
+                "breaker_failures",
+                default.breaker_failures,
                 1..=1_000_000,
-                "deliveries",
+                "failures",
+            ),
+            breaker_probe_seconds: section.whole(
+                "breaker_probe_seconds",
+                default.breaker_probe_seconds,
+                1..=3_600,
+                "seconds",
             ),
             // The smallest still holds one record of Kafka's default limit.
             memory_bytes: section.whole(
@@ -175,8 +184,6 @@ impl Outbound {
 pub struct Retry {
     /// How long dead letters are kept.
     pub dead_letter_retention_days: u32,
-    /// How long a lane may be tripped before its deliveries are held.
-    pub hold_after_seconds: u64,
     /// Held deliveries of one webhook that go out again in a second.
     pub held_drain_per_second: u32,
 }
@@ -185,7 +192,6 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             dead_letter_retention_days: 30,
-            hold_after_seconds: 300,
             held_drain_per_second: 1_000,
         }
     }
@@ -201,12 +207,6 @@ impl Retry {
                 default.dead_letter_retention_days,
                 1..=3_650,
                 "days",
-            ),
-            hold_after_seconds: section.whole(
-                "hold_after_seconds",
-                default.hold_after_seconds,
-                1..=604_800,
-                "seconds",
             ),
             held_drain_per_second: section.whole(
                 "held_drain_per_second",
@@ -227,8 +227,6 @@ pub struct History {
     pub attempts: bool,
     /// Only `none`, until there are stores.
     pub store: String,
-    /// How long it is remembered.
-    pub retention_days: u32,
 }
 
 impl Default for History {
@@ -236,7 +234,6 @@ impl Default for History {
         Self {
             attempts: true,
             store: "none".to_owned(),
-            retention_days: 30,
         }
     }
 }
@@ -251,12 +248,6 @@ impl History {
                 "none" => Ok(()),
                 _ => Err("stores are not built yet; write \"none\"".to_owned()),
             }),
-            retention_days: section.whole(
-                "retention_days",
-                default.retention_days,
-                1..=3_650,
-                "days",
-            ),
         };
         section.finish();
         history

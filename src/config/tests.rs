@@ -75,7 +75,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (8, 34));
+    assert_eq!((sections.len(), keys.len()), (8, 33));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -115,7 +115,7 @@ fn every_key_can_be_overridden_by_the_environment() {
         assert_ne!(config, Config::default(), "{variable}");
         seen += 1;
     }
-    assert_eq!(seen, 34);
+    assert_eq!(seen, 33);
     let config = good(
         "",
         &[
@@ -130,10 +130,10 @@ fn every_key_can_be_overridden_by_the_environment() {
 #[test]
 fn the_environment_wins_over_the_file() {
     let config = good(
-        "[retry]\nhold_after_seconds = 5\n",
-        &[("POSTRIDER__RETRY__HOLD_AFTER_SECONDS", "7")],
+        "[retry]\nheld_drain_per_second = 5\n",
+        &[("POSTRIDER__RETRY__HELD_DRAIN_PER_SECOND", "7")],
     );
-    assert_eq!(config.retry.hold_after_seconds, 7);
+    assert_eq!(config.retry.held_drain_per_second, 7);
     // A fault in the file is not hidden by it elsewhere, and other programs' variables are none of ours.
     good(
         "",
@@ -147,10 +147,10 @@ fn the_environment_wins_over_the_file() {
 
 #[test]
 fn an_unknown_key_is_refused_with_the_nearest_known_one() {
-    let file = problem("[retry]\nhold_after = 5\n", &[]);
+    let file = problem("[retry]\nheld_drain = 5\n", &[]);
     assert_eq!(
         file,
-        "retry.hold_after (test.toml): there is no such key; did you mean `hold_after_seconds`?"
+        "retry.held_drain (test.toml): there is no such key; did you mean `held_drain_per_second`?"
     );
     let variable = problem("", &[("POSTRIDER__KAFKA__BOOTSTRAP_SERVER", "a:1")]);
     assert_eq!(
@@ -170,16 +170,19 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
 fn wrong_values_are_refused_with_their_key_and_the_cure() {
     let cases = [
         (
-            "[retry]\nhold_after_seconds = \"5m\"",
-            "retry.hold_after_seconds (test.toml): must be a whole number of seconds from 1 to 604800, without quotes or unit (default 300); it is the text \"5m\"",
+            "[retry]\nheld_drain_per_second = \"5m\"",
+            "retry.held_drain_per_second (test.toml): must be a whole number of deliveries from 1 to 1000000, without quotes or unit (default 1000); it is the text \"5m\"",
         ),
-        ("[retry]\nhold_after_seconds = \"5\"", "without quotes"),
-        ("[retry]\nhold_after_seconds = 5.5", "it is 5.5"),
-        ("[retry]\nhold_after_seconds = 0", "from 1 to"),
-        ("[retry]\nhold_after_seconds = -1", "it is -1"),
-        ("[retry]\nhold_after_seconds = []", "it is a list"),
-        ("[retry]\nhold_after_seconds = {}", "it is a table"),
-        ("[retry]\nhold_after_seconds = 1979-05-27", "whole number"),
+        ("[retry]\nheld_drain_per_second = \"5\"", "without quotes"),
+        ("[retry]\nheld_drain_per_second = 5.5", "it is 5.5"),
+        ("[retry]\nheld_drain_per_second = 0", "from 1 to"),
+        ("[retry]\nheld_drain_per_second = -1", "it is -1"),
+        ("[retry]\nheld_drain_per_second = []", "it is a list"),
+        ("[retry]\nheld_drain_per_second = {}", "it is a table"),
+        (
+            "[retry]\nheld_drain_per_second = 1979-05-27",
+            "whole number",
+        ),
         ("[kafka]\ndispatch_partitions = 100000", "from 1 to 10000"),
         ("[kafka]\nreplication_factor = 0", "from 1 to 32"),
         ("[kafka]\ncreate_topics = \"yes\"", "must be true or false"),

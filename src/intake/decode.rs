@@ -50,9 +50,13 @@ fn event(record: &Record, payload: &[u8], customer_pointer: &str) -> Result<Even
             Some(_) => return Err(format!("/{name} is neither text nor a number")),
         }
     }
-    let found = body
-        .pointer(customer_pointer)
-        .or_else(|| body.get("data")?.pointer(customer_pointer));
+    // The empty pointer means the whole document, which is no tenant: it says that events have none.
+    let found = if customer_pointer.is_empty() {
+        None
+    } else {
+        body.pointer(customer_pointer)
+            .or_else(|| body.get("data")?.pointer(customer_pointer))
+    };
     Ok(Event {
         event_type,
         customer: customer(found, customer_pointer)?,

@@ -37,6 +37,7 @@ pub(super) struct Books {
     /// Topic names, shared by all their records.
     topics: HashSet<Arc<str>>,
     next_epoch: u64,
+    disordered: bool,
     heartbeat: Arc<Heartbeat>,
     back: Sender<Settlement>,
 }
@@ -48,6 +49,7 @@ impl Books {
             places: HashMap::new(),
             topics: HashSet::new(),
             next_epoch: 1,
+            disordered: false,
             heartbeat,
             back,
         }
@@ -75,9 +77,9 @@ impl Books {
     }
 
     /// Says that no work may begin any more; receipts are still taken until [`Books::revoke`].
-    pub(super) fn close(&mut self, place: &Place) {
+    pub(super) fn hand_back(&mut self, place: &Place) {
         if let Some(page) = self.pages.get(place) {
-            page.assignment.end();
+            page.assignment.hand_back();
         }
     }
 
@@ -100,7 +102,8 @@ impl Books {
         self.places.clear();
     }
 
-    /// Enters a received record. `None` when the partition is not assigned, or the record is in the books already.
+    /// Enters a received record. `None` when the partition is not assigned, or the offset is not above the last one: then
+    /// [`Books::is_disordered`] holds from here on.
     pub(super) fn open(
         &mut self,
         topic: &str,
@@ -111,10 +114,17 @@ impl Books {
         let place = (Arc::clone(self.topics.get(topic)?), partition);
         let page = self.pages.get_mut(&place)?;
         if !page.ledger.open(offset, now) {
+            self.disordered = true;
             return None;
         }
         let receipt = Receipt::new(&page.assignment, offset, &self.back);
         Some((receipt, place.0))
+    }
+
+    /// Whether a record came whose offset was not above the last one of its partition. It may be a repetition, or one that was never
+    /// seen and that the frontier has passed: only beginning again at what is committed is sure to lose nothing.
+    pub(super) fn is_disordered(&self) -> bool {
+        self.disordered
     }
 
     pub(super) fn settle(&mut self, settlement: Settlement) -> Settled {

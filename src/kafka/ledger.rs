@@ -48,8 +48,8 @@ impl Ledger {
         }
     }
 
-    /// Enters a received offset. Offsets of a partition only rise; one that does not (the client went back and fetched
-    /// again) is already in the books or already settled, and `false` says that it must not be worked on again.
+    /// Enters a received offset. Offsets of a partition only rise. `false` is for one that does not: it may be a repetition, or one
+    /// that came too late and was never seen; the books cannot tell, so the caller must begin again at what is committed.
     pub fn open(&mut self, offset: SourceOffset, now: Duration) -> bool {
         if self.end.is_some_and(|end| offset.next() <= end) {
             return false;

@@ -80,13 +80,20 @@ fn places_of(list: &TopicPartitionList) -> Vec<Place> {
 impl ClientContext for Membership {
     fn stats(&self, statistics: Statistics) {
         for (topic, of_topic) in &statistics.topics {
+            let mut waiting = 0;
             for (partition, of_partition) in &of_topic.partitions {
                 if *partition >= 0 && of_partition.consumer_lag >= 0 {
                     self.metrics
                         .consumer_lag
                         .with_label_values(&[self.stage, topic, &partition.to_string()])
                         .set(of_partition.consumer_lag);
+                    waiting += of_partition.consumer_lag;
                 }
+            }
+            if self.stage == "release"
+                && let Some((_, rung)) = topic.rsplit_once('.')
+            {
+                self.metrics.delayed.with_label_values(&[rung]).set(waiting);
             }
         }
     }
@@ -108,6 +115,13 @@ impl ConsumerContext for Membership {
             .with_label_values(&[self.stage])
             .inc();
         let places = places_of(list);
+        if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            for (topic, partition) in &places {
+                let partition = partition.to_string();
+                let label: &[&str] = &[self.stage, topic, &partition];
+                let _ = self.metrics.consumer_lag.remove_label_values(label);
+            }
+        }
         let closing = self.closing.load(Ordering::Acquire);
         let change = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !closing => {

@@ -5,20 +5,26 @@
 
 mod books;
 pub mod consumer;
+pub mod embedded;
+mod handover;
 pub mod ledger;
 mod membership;
 pub mod producer;
+mod reach;
 pub mod receipt;
 pub mod settings;
 pub mod start;
 mod status;
 pub mod table;
 pub mod topics;
+mod turns;
+pub mod unread;
 
 use bytes::Bytes;
 use rdkafka::error::KafkaError;
 
 pub use books::BookSummary;
+pub use reach::may_use_group;
 pub use status::Status;
 
 /// Our own faults with Kafka. Every variant ends the process (it is started again and reads what was not settled), except
@@ -28,6 +34,11 @@ pub enum Error {
     /// The client refused an operation for good.
     #[error("Kafka: {0}")]
     Client(#[from] KafkaError),
+    /// There can be no client with these settings.
+    #[error(
+        "the Kafka client refuses its settings: {0}; mend kafka.properties, kafka.consumer or kafka.producer (librdkafka's names)"
+    )]
+    Settings(String),
     /// The operating system gave no thread.
     #[error("could not start a thread: {0}")]
     Thread(std::io::Error),

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Message};
 use tracing::{error, warn};
 
-use super::consumer::headers_of;
+use super::turns::headers_of;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Source};
@@ -32,6 +32,8 @@ pub struct Refused {
     pub reason: String,
     /// It exceeds the topic's `max.message.bytes` (or the client's).
     pub too_large: bool,
+    /// The record itself, for whoever has another place for it.
+    pub record: Box<Outgoing>,
 }
 
 /// Called once, on a thread of the producer, when the record is durable or refused. It must not block. When the process
@@ -68,6 +70,18 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
         match result {
+            // The broker said that it has this sequence number already, and librdkafka takes that for a success without an
+            // offset. It need not be one: where a broker knows nothing of the producer yet (the partition is new, or was
+            // quiet for a day) it lets a sequence begin anywhere, so when a first batch is turned away because its leader
+            // is not ready and the next one, under way too, is taken, the retry of the first is called a duplicate though
+            // it was never written. A copy is allowed; a loss is not.
+            Ok(message) if message.offset() < 0 => {
+                warn!(
+                    topic = message.topic(),
+                    "a record was acknowledged without an offset, which does not prove that it is there; it is produced again"
+                );
+                self.produce_again(message, pending.0);
+            }
             Ok(message) => {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
                 (pending.0)(Ok(Source {
@@ -81,49 +95,64 @@ impl ProducerContext for Deliveries {
                     .produce_errors
                     .with_label_values(&[message.topic()])
                     .inc();
-                if let Some(refused) = refusal(message.topic(), failure) {
+                if let Some(too_large) = is_for_good(failure) {
                     self.waiting.fetch_sub(1, Ordering::AcqRel);
-                    (pending.0)(Err(refused));
+                    (pending.0)(Err(refusal(record_of(message), failure, too_large)));
                     return;
                 }
                 warn!(topic = message.topic(), %failure, "a produce failed; it is tried again");
-                let record = Outgoing {
-                    topic: message.topic().into(),
-                    key: message.key().map(bytes_of),
-                    payload: message.payload().map(bytes_of),
-                    headers: headers_of(message),
-                };
-                let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-                // When nobody listens the process is ending, and the record is produced by the next one.
-                let _ = again.send(Again {
-                    record,
-                    on_written: pending.0,
-                });
+                self.produce_again(message, pending.0);
             }
         }
     }
 }
 
-fn refusal(topic: &str, failure: &KafkaError) -> Option<Refused> {
-    let code = failure.rdkafka_error_code()?;
-    let too_large = matches!(
-        code,
-        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
-    );
-    let malformed = matches!(
-        code,
-        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidArgument
-    );
-    (too_large || malformed).then(|| Refused {
-        topic: topic.to_owned(),
+impl Deliveries {
+    fn produce_again(&self, message: &impl Message<Headers: Headers>, on_written: OnWritten) {
+        let record = record_of(message);
+        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        // When nobody listens the process is ending, and the record is produced by the next one.
+        let _ = again.send(Again { record, on_written });
+    }
+}
+
+fn record_of(message: &impl Message<Headers: Headers>) -> Outgoing {
+    Outgoing {
+        topic: message.topic().into(),
+        key: message.key().map(bytes_of),
+        payload: message.payload().map(bytes_of),
+        headers: headers_of(message),
+    }
+}
+
+/// Whether no repetition would help; then, whether the record is too large (else it is malformed).
+fn is_for_good(failure: &KafkaError) -> Option<bool> {
+    match failure.rdkafka_error_code()? {
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Some(true),
+        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidArgument => Some(false),
+        _ => None,
+    }
+}
+
+fn refusal(record: Outgoing, failure: &KafkaError, too_large: bool) -> Refused {
+    Refused {
+        topic: record.topic.to_string(),
         reason: failure.to_string(),
         too_large,
-    })
+        record: Box::new(record),
+    }
 }
 
 /// Cheap to clone; all clones are one producer.
 #[derive(Clone)]
 pub struct Producer {
+    queue: Queue,
+    again: Sender<Again>,
+}
+
+/// librdkafka's queue, and what is known of it.
+#[derive(Clone)]
+struct Queue {
     inner: Arc<ThreadedProducer<Deliveries>>,
     fatal: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
@@ -136,38 +165,46 @@ impl Producer {
         let fatal = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicUsize::new(0));
         let inner: ThreadedProducer<Deliveries> = settings.create_with_context(Deliveries {
-            again: Mutex::new(again),
+            again: Mutex::new(again.clone()),
             fatal: Arc::clone(&fatal),
             waiting: Arc::clone(&waiting),
             metrics,
         })?;
-        let producer = Self {
+        let queue = Queue {
             inner: Arc::new(inner),
             fatal,
             waiting,
         };
-        let weak = Arc::downgrade(&producer.inner);
-        let (fatal, waiting) = (Arc::clone(&producer.fatal), Arc::clone(&producer.waiting));
+        // The thread must not keep the client alive, nor itself: it ends when the last sender is gone with the client.
+        let weak = Arc::downgrade(&queue.inner);
+        let (fatal, waiting) = (Arc::clone(&queue.fatal), Arc::clone(&queue.waiting));
+        let revive = move || {
+            Some(Queue {
+                inner: weak.upgrade()?,
+                fatal: Arc::clone(&fatal),
+                waiting: Arc::clone(&waiting),
+            })
+        };
         std::thread::Builder::new()
             .name("produce-again".into())
-            .spawn(move || {
-                repeat(&to_repeat, || {
-                    Some(Producer {
-                        inner: weak.upgrade()?,
-                        fatal: Arc::clone(&fatal),
-                        waiting: Arc::clone(&waiting),
-                    })
-                })
-            })
+            .spawn(move || repeat(&to_repeat, revive))
             .map_err(Error::Thread)?;
-        Ok(producer)
+        Ok(Self { queue, again })
     }
 
     /// Hands over a record. Waits while the client's queue is full (the broker is slow or away), which is the
     /// back-pressure of last resort.
+    ///
+    /// Not from within an [`OnWritten`], whose thread is the one that empties the queue: see [`Producer::send_later`].
     pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        self.enqueue(record, on_written);
+        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+        self.queue.enqueue(record, on_written);
+    }
+
+    /// Hands over a record without ever waiting; it is produced within about a second.
+    pub fn send_later(&self, record: Outgoing, on_written: OnWritten) {
+        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+        let _ = self.again.send(Again { record, on_written });
     }
 
     /// Hands over a record and waits until it is durable: for commands, not for the pipeline.
@@ -193,6 +230,30 @@ impl Producer {
         }
     }
 
+    /// Whether the producer can never work again; the process must end and be started anew.
+    pub fn has_failed(&self) -> bool {
+        self.queue.fatal.load(Ordering::Acquire)
+    }
+
+    /// Records handed over and not acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let _ = self.queue.inner.flush(limit);
+        self.waiting() == 0
+    }
+
+    /// Whether the broker answers.
+    pub fn reaches_broker(&self, limit: Duration) -> Result<(), Error> {
+        self.queue.inner.client().fetch_metadata(None, limit)?;
+        Ok(())
+    }
+}
+
+impl Queue {
     fn enqueue(&self, record: &Outgoing, on_written: OnWritten) {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for header in &record.headers {
@@ -214,8 +275,9 @@ impl Producer {
             match self.inner.send(message) {
                 Ok(()) => return,
                 Err((failure, back)) => {
-                    if let Some(refused) = refusal(&record.topic, &failure) {
+                    if let Some(too_large) = is_for_good(&failure) {
                         self.waiting.fetch_sub(1, Ordering::AcqRel);
+                        let refused = refusal(record.clone(), &failure, too_large);
                         (back.delivery_opaque.0)(Err(refused));
                         return;
                     }
@@ -236,40 +298,18 @@ impl Producer {
             }
         }
     }
-
-    /// Whether the producer can never work again; the process must end and be started anew.
-    pub fn has_failed(&self) -> bool {
-        self.fatal.load(Ordering::Acquire)
-    }
-
-    /// Records handed over and not acknowledged.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
-    }
-
-    /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let _ = self.inner.flush(limit);
-        self.waiting() == 0
-    }
-
-    /// Whether the broker answers.
-    pub fn reaches_broker(&self, limit: Duration) -> Result<(), Error> {
-        self.inner.client().fetch_metadata(None, limit)?;
-        Ok(())
-    }
 }
 
-fn repeat(to_repeat: &Receiver<Again>, producer: impl Fn() -> Option<Producer>) {
+fn repeat(to_repeat: &Receiver<Again>, queue: impl Fn() -> Option<Queue>) {
     while let Ok(again) = to_repeat.recv() {
         std::thread::sleep(AGAIN_AFTER);
         let mut batch = vec![again];
         while let Ok(more) = to_repeat.try_recv() {
             batch.push(more);
         }
-        let Some(producer) = producer() else { return };
+        let Some(queue) = queue() else { return };
         for again in batch {
-            producer.enqueue(&again.record, again.on_written);
+            queue.enqueue(&again.record, again.on_written);
         }
     }
 }

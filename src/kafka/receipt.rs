@@ -4,7 +4,7 @@
 //! finds no books to write in. A receipt that is dropped settles nothing: the record stays open and is read again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ pub struct Assignment {
     pub partition: i32,
     /// When it began: a rate limit begins empty here, so that a hand-over adds no second burst.
     pub started: Instant,
-    live: AtomicBool,
+    /// Only moves forward through [`Standing`].
+    standing: AtomicU8,
     outstanding: AtomicUsize,
     /// Shared by all assignments of one consumer.
     heartbeat: Arc<Heartbeat>,
@@ -71,14 +72,18 @@ impl Assignment {
             topic,
             partition,
             started: Instant::now(),
-            live: AtomicBool::new(true),
+            standing: AtomicU8::new(LIVE),
             outstanding: AtomicUsize::new(0),
             heartbeat,
         })
     }
 
+    pub(super) fn hand_back(&self) {
+        self.standing.fetch_max(HANDING_BACK, Ordering::AcqRel);
+    }
+
     pub(super) fn end(&self) {
-        self.live.store(false, Ordering::Release);
+        self.standing.fetch_max(LOST, Ordering::AcqRel);
     }
 
     /// Receipts that are neither settled nor dropped.
@@ -88,8 +93,34 @@ impl Assignment {
 
     /// Whether work for this assignment may still begin. Ask immediately before a request is sent.
     pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire) && self.heartbeat.is_recent()
+        self.standing() == Standing::Live
     }
+
+    /// What may be done for this assignment now.
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            _ if !self.heartbeat.is_recent() => Standing::Lost,
+            LIVE => Standing::Live,
+            HANDING_BACK => Standing::HandingBack,
+            _ => Standing::Lost,
+        }
+    }
+}
+
+const LIVE: u8 = 0;
+const HANDING_BACK: u8 = 1;
+const LOST: u8 = 2;
+
+/// How an assignment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Work may begin.
+    Live,
+    /// It is asked back and still ours for a moment: no work may begin; what waits is to be put back into its topic and settled, so
+    /// that the next owner does not repeat what ended behind it.
+    HandingBack,
+    /// It is somebody else's: what waits is to be forgotten, for the new owner reads it.
+    Lost,
 }
 
 /// What comes back to the consumer's thread.
@@ -211,8 +242,11 @@ mod tests {
     #[test]
     fn a_revoked_assignment_lets_no_work_begin() {
         let assignment = assignment();
-        assert!(assignment.is_live());
+        assert_eq!(assignment.standing(), Standing::Live);
+        assignment.hand_back();
+        assert_eq!(assignment.standing(), Standing::HandingBack);
         assignment.end();
-        assert!(!assignment.is_live());
+        assignment.hand_back();
+        assert_eq!(assignment.standing(), Standing::Lost);
     }
 }

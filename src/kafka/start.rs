@@ -5,9 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::error;
 
@@ -16,6 +17,9 @@ use super::books::Place;
 use crate::record::NextOffset;
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
+/// Shorter than a session, because an assignment waits for it.
+const LEADER_WAIT: Duration = Duration::from_secs(4);
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a group without a committed offset begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +59,12 @@ pub(super) fn positions<C: ConsumerContext>(
     } else {
         HashSet::new()
     };
+    let lows = edges(consumer, places, Offset::Beginning)?;
+    let highs = edges(consumer, places, Offset::End)?;
     let mut positions = Vec::with_capacity(places.len());
     for place in places {
-        let (low, high) = consumer.fetch_watermarks(&place.0, place.1, BROKER_WAIT)?;
+        let low = lows.get(place).copied().unwrap_or(0);
+        let high = highs.get(place).copied().unwrap_or(low);
         let committed = committed.get(place).copied();
         let offset = match committed {
             Some(offset) if offset.0 < low => {
@@ -89,6 +96,59 @@ pub(super) fn positions<C: ConsumerContext>(
         });
     }
     Ok(positions)
+}
+
+/// The first offset ([`Offset::Beginning`]) or the next one ([`Offset::End`]) of each partition, with one request a broker: asking for
+/// each partition's watermarks takes a round trip each, which for many partitions is longer than a session.
+pub(super) fn edges<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+    edge: Offset,
+) -> Result<HashMap<Place, i64>, Error> {
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in places {
+        list.add_partition_offset(topic, *partition, edge)?;
+    }
+    let deadline = Instant::now() + LEADER_WAIT;
+    loop {
+        match edges_once(consumer, list.clone()) {
+            Err(failure) if is_passing(&failure) && Instant::now() < deadline => {
+                std::thread::sleep(LEADER_PAUSE);
+            }
+            answer => return Ok(answer?),
+        }
+    }
+}
+
+fn edges_once<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: TopicPartitionList,
+) -> Result<HashMap<Place, i64>, KafkaError> {
+    let answered = consumer.offsets_for_times(list, BROKER_WAIT)?;
+    let mut found = HashMap::new();
+    for element in answered.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            let place = (Arc::from(element.topic()), element.partition());
+            found.insert(place, offset);
+        }
+    }
+    Ok(found)
+}
+
+/// A new topic is shown before its leaders lead, and leaders move.
+fn is_passing(failure: &KafkaError) -> bool {
+    matches!(
+        failure.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 fn committed_offsets<C: ConsumerContext>(

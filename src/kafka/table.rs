@@ -15,8 +15,10 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tracing::warn;
 
-use super::consumer::headers_of;
+use super::books::Place;
 use super::settings::Connection;
+use super::start::edges;
+use super::turns::headers_of;
 use super::{Error, bytes_of};
 use crate::record::{Record, SourceOffset};
 
@@ -111,13 +113,29 @@ pub fn follow(
     })
 }
 
-fn ends(consumer: &BaseConsumer, topic: &str, partitions: i32) -> Result<Vec<i64>, Error> {
+fn places_of(topic: &str, partitions: i32) -> Vec<Place> {
+    let topic: Arc<str> = topic.into();
     (0..partitions)
-        .map(|partition| {
-            let (low, high) = consumer.fetch_watermarks(topic, partition, BROKER_WAIT)?;
-            Ok(if high > low { high } else { 0 })
-        })
+        .map(|partition| (Arc::clone(&topic), partition))
         .collect()
+}
+
+/// The end of each partition; 0 for an empty one.
+fn ends(consumer: &BaseConsumer, topic: &str, partitions: i32) -> Result<Vec<i64>, Error> {
+    let places = places_of(topic, partitions);
+    let lows = edges(consumer, &places, Offset::Beginning)?;
+    let highs = edges(consumer, &places, Offset::End)?;
+    Ok(places
+        .iter()
+        .map(|place| {
+            let low = lows.get(place).copied().unwrap_or(0);
+            highs
+                .get(place)
+                .copied()
+                .filter(|high| *high > low)
+                .unwrap_or(0)
+        })
+        .collect())
 }
 
 fn position_reaches(consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool {
@@ -171,16 +189,17 @@ pub struct Span {
 pub fn spans(connection: &Connection, topic: &str) -> Result<Vec<Span>, Error> {
     let consumer: BaseConsumer = connection.reader().create()?;
     let partitions = partition_count(&consumer, topic)?;
-    (0..partitions)
-        .map(|partition| {
-            let (from, to) = consumer.fetch_watermarks(topic, partition, BROKER_WAIT)?;
-            Ok(Span {
-                partition,
-                from,
-                to,
-            })
+    let places = places_of(topic, partitions);
+    let lows = edges(&consumer, &places, Offset::Beginning)?;
+    let highs = edges(&consumer, &places, Offset::End)?;
+    Ok(places
+        .iter()
+        .map(|place| Span {
+            partition: place.1,
+            from: lows.get(place).copied().unwrap_or(0),
+            to: highs.get(place).copied().unwrap_or(0),
         })
-        .collect()
+        .collect())
 }
 
 /// The newest record of every key of a topic; deleted keys are left out.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::metadata::Metadata;
 
 use super::Error;
 use super::settings::Connection;
@@ -20,6 +19,8 @@ const BROKER_WAIT: Duration = Duration::from_secs(20);
 const HEADERS_BYTES: usize = 256 * 1024;
 /// Kafka's own default of `message.max.bytes`.
 const USUAL_MESSAGE_BYTES: usize = 1_048_588;
+/// The name in a [`Finding::Differs`] of what is no setting.
+const PARTITIONS: &str = "partitions";
 
 /// One topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +49,12 @@ pub struct Cluster {
     pub topics: BTreeMap<String, usize>,
 }
 
-/// Asks the cluster for its brokers and topics.
+/// Asks the cluster for its brokers and topics; the answer, or that there is none, comes within ten seconds.
+///
+/// # Errors
+/// [`Error::NoAnswer`] with the reason as the client tells it, [`Error::Settings`] when there can be no client.
 pub fn describe(connection: &Connection) -> Result<Cluster, Error> {
-    let client: rdkafka::consumer::BaseConsumer = connection.admin().create()?;
-    let metadata: Metadata =
-        rdkafka::consumer::Consumer::fetch_metadata(&client, None, BROKER_WAIT)?;
+    let metadata = super::reach::metadata(connection, None)?;
     Ok(Cluster {
         brokers: metadata.brokers().len(),
         topics: metadata
@@ -62,6 +64,19 @@ pub fn describe(connection: &Connection) -> Result<Cluster, Error> {
             .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
             .collect(),
     })
+}
+
+/// Whether a topic that [`describe`] does not show is kept from us by the cluster's rules, rather than missing.
+///
+/// # Errors
+/// As [`describe`].
+pub fn is_forbidden(connection: &Connection, topic: &str) -> Result<bool, Error> {
+    let metadata = super::reach::metadata(connection, Some(topic))?;
+    let code = RDKafkaErrorCode::TopicAuthorizationFailed;
+    Ok(metadata
+        .topics()
+        .iter()
+        .any(|found| found.error().map(RDKafkaErrorCode::from) == Some(code)))
 }
 
 fn admin(connection: &Connection) -> Result<AdminClient<DefaultClientContext>, Error> {
@@ -140,7 +155,7 @@ fn compare(plan: &Plan, partitions: usize, settings: Option<&BTreeMap<String, St
     let mut differences = Vec::new();
     if partitions < usize::try_from(plan.partitions).unwrap_or(0) {
         differences.push((
-            "partitions".to_owned(),
+            PARTITIONS.to_owned(),
             plan.partitions.to_string(),
             partitions.to_string(),
         ));
@@ -171,6 +186,34 @@ pub async fn create(
     plans: &[Plan],
     replication_factor: i32,
 ) -> Result<Vec<(String, String)>, Error> {
+    let failures = ask_to_create(connection, plans, replication_factor, false).await?;
+    if failures.is_empty() {
+        wait_until_known(connection, plans)?;
+    }
+    Ok(failures)
+}
+
+/// Why topics could not be created, by topic, without creating any.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn try_create(
+    connection: &Connection,
+    plans: &[Plan],
+    replication_factor: i32,
+) -> Result<Vec<(String, String)>, Error> {
+    ask_to_create(connection, plans, replication_factor, true).await
+}
+
+async fn ask_to_create(
+    connection: &Connection,
+    plans: &[Plan],
+    replication_factor: i32,
+    only_validate: bool,
+) -> Result<Vec<(String, String)>, Error> {
+    if plans.is_empty() {
+        return Ok(Vec::new());
+    }
     let replication = replication(connection, replication_factor)?;
     let topics: Vec<NewTopic<'_>> = plans
         .iter()
@@ -186,21 +229,16 @@ pub async fn create(
             topic
         })
         .collect();
-    if topics.is_empty() {
-        return Ok(Vec::new());
-    }
-    let options = AdminOptions::new().operation_timeout(Some(BROKER_WAIT));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(BROKER_WAIT))
+        .validate_only(only_validate);
     let answers = admin(connection)?.create_topics(&topics, &options).await?;
-    let failures: Vec<(String, String)> = answers
+    Ok(answers
         .into_iter()
         .filter_map(Result::err)
         .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
         .map(|(name, code)| (name, code.to_string()))
-        .collect();
-    if failures.is_empty() {
-        wait_until_known(connection, plans)?;
-    }
-    Ok(failures)
+        .collect())
 }
 
 /// A topic is created before every broker knows of it; producing then fails for a moment, so wait here.
@@ -240,4 +278,58 @@ pub fn command(plan: &Plan, bootstrap_servers: &str, replication: i32) -> String
         text.push_str(&format!(" --config {name}={value}"));
     }
     text
+}
+
+/// The commands of Kafka's own tools that bring an existing topic to its plan, from what [`Finding::Differs`] holds.
+pub fn alter_commands(
+    plan: &Plan,
+    differences: &[(String, String, String)],
+    bootstrap_servers: &str,
+) -> Vec<String> {
+    let mut commands = Vec::new();
+    let settings: Vec<String> = differences
+        .iter()
+        .filter(|(setting, _, _)| setting != PARTITIONS)
+        .map(|(setting, wanted, _)| format!("{setting}={wanted}"))
+        .collect();
+    if !settings.is_empty() {
+        commands.push(format!(
+            "kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type topics --entity-name {} --add-config {}",
+            plan.name,
+            settings.join(",")
+        ));
+    }
+    if settings.len() < differences.len() {
+        commands.push(format!(
+            "kafka-topics.sh --bootstrap-server {bootstrap_servers} --alter --topic {} --partitions {}",
+            plan.name, plan.partitions
+        ));
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_differs_gets_one_command_for_settings_and_one_for_partitions() {
+        let plan = Plan {
+            name: "postrider.dispatch".to_owned(),
+            partitions: 64,
+            settings: BTreeMap::from([("cleanup.policy", "delete".to_owned())]),
+            purpose: "",
+        };
+        let found = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let Finding::Differs(differences) = compare(&plan, 3, Some(&found)) else {
+            panic!("nothing differs");
+        };
+        assert_eq!(
+            alter_commands(&plan, &differences, "b:9092"),
+            [
+                "kafka-configs.sh --bootstrap-server b:9092 --alter --entity-type topics --entity-name postrider.dispatch --add-config cleanup.policy=delete",
+                "kafka-topics.sh --bootstrap-server b:9092 --alter --topic postrider.dispatch --partitions 64",
+            ]
+        );
+    }
 }

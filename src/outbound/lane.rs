@@ -1,4 +1,4 @@
-//! The lane of one webhook: a bounded queue, a concurrency cap, a rate limit and a gate.
+//! The lane of one webhook: a bounded queue, a concurrency cap, a rate limit, a breaker and a gate.
 //!
 //! Promise 4 in small: what a lane cannot send soon it gives back at once, with a time to come again, so that nothing of a slow
 //! endpoint stays in the memory that all share. How much it keeps follows from how fast the endpoint answers: two seconds of
@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::breaker::{Breaker, Pass, Patience, State};
 use super::limiter::Limiter;
 use crate::delivery::Waiting;
 
@@ -16,10 +17,15 @@ const HORIZON: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a 429 that names none.
 const GATE_PAUSE: Duration = Duration::from_secs(1);
-/// A lane that sends so many a second keeps all that comes. The ladder costs each delivery four more topic writes, so that giving
-/// back to it what would be sent within seconds makes a busy machine busier and everybody later; that reading waits for such
-/// a lane when the budget is full is the lesser delay. Slower lanes, and all that have a limit, give back.
-const FAST_PER_SECOND: f64 = 500.0;
+/// A lane that sends so many a second keeps all that comes: the ladder costs a delivery four more topic writes, and what would be sent
+/// within a few seconds anyway had better wait here, even if reading has to wait for it when the budget is full.
+const FAST_PER_SECOND: f64 = 5000.0;
+/// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
+/// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Requests in flight that a lane begins with. One that answers gets up to its `max_concurrency` within a few requests; many that do not
+/// answer cannot use up the requests of the whole instance.
+const FIRST_WINDOW: u32 = 4;
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -53,10 +59,13 @@ pub struct Lane<T> {
     queue: VecDeque<Queued<T>>,
     in_flight: u32,
     max_concurrency: u32,
+    /// Requests that may be in flight now: one more for every answer, half for every failure and every pause that is asked for.
+    window: u32,
     limiter: Option<Limiter>,
     /// One interval of the limiter: the pace that it allows in the long run.
     limit_interval: Option<Duration>,
     gate_closed_until: Option<Duration>,
+    breaker: Breaker,
     /// A moving average of what a request takes.
     latency: Duration,
     /// When the last request ended or, with none since, the first of those in flight began.
@@ -67,14 +76,16 @@ pub struct Lane<T> {
 
 impl<T> Lane<T> {
     /// An empty lane.
-    pub fn new(max_concurrency: u32, now: Duration) -> Self {
+    pub fn new(max_concurrency: u32, patience: Patience, now: Duration) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: 0,
             max_concurrency: max_concurrency.max(1),
+            window: max_concurrency.clamp(1, FIRST_WINDOW),
             limiter: None,
             limit_interval: None,
             gate_closed_until: None,
+            breaker: Breaker::new(patience, now),
             latency: FIRST_LATENCY,
             quiet_since: now,
             reserved_until: now,
@@ -84,46 +95,37 @@ impl<T> Lane<T> {
     /// Takes over changed settings; what waits and what is under way stays. A limiter comes new and therefore empty.
     pub fn configure(&mut self, max_concurrency: u32, limiter: Option<(Limiter, Duration)>) {
         self.max_concurrency = max_concurrency.max(1);
+        self.window = self.window.min(self.max_concurrency);
         let (limiter, interval) = limiter.unzip();
         self.limiter = limiter;
         self.limit_interval = interval;
     }
 
-    /// How many items the lane keeps. All, where it is fast; else what can be sent within [`HORIZON`], judging by the limit and by how long the endpoint takes.
+    /// How many items the lane keeps: all where it is fast, else what can be sent within two seconds, judging by the limit and by how
+    /// long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
-        if self.is_fast(now) {
+        let pace = f64::from(self.window) / self.latency_now(now).as_secs_f64();
+        let limit = self
+            .limit_interval
+            .map_or(f64::INFINITY, |interval| 1.0 / interval.as_secs_f64());
+        if pace.min(limit) >= FAST_PER_SECOND {
             return usize::MAX;
         }
-        let by_latency = HORIZON.as_secs_f64() * self.pace(now);
-        let by_limit = self.limit_interval.map_or(f64::INFINITY, |interval| {
-            HORIZON.as_secs_f64() / interval.as_secs_f64()
-        });
-        let floor = f64::from(self.max_concurrency).min(by_limit).max(1.0);
+        let horizon = HORIZON.as_secs_f64();
+        let floor = f64::from(self.window).min(horizon * limit).max(1.0);
         // Float to integer saturates, which is what is wanted here.
-        by_latency.min(by_limit).max(floor).ceil() as usize
+        (horizon * pace.min(limit)).max(floor).ceil() as usize
     }
 
-    /// Whether waiting in the lane is cheaper than the ladder.
-    fn is_fast(&self, now: Duration) -> bool {
-        self.limiter.is_none() && self.pace(now) >= FAST_PER_SECOND
-    }
-
-    /// What the endpoint takes in a second, without a limit.
-    fn pace(&self, now: Duration) -> f64 {
-        let latency = self.latency.max(self.silence(now));
-        let latency = latency.max(Duration::from_micros(1));
-        f64::from(self.max_concurrency) / latency.as_secs_f64()
-    }
-
-    /// How long nothing has come back, once that is longer than any hiccup; those of this machine are more frequent than
-    /// the endpoint's, and to give back a whole queue for one costs more than it can gain.
-    fn silence(&self, now: Duration) -> Duration {
+    /// What a request takes, or how long none has ended.
+    fn latency_now(&self, now: Duration) -> Duration {
         let silence = now.saturating_sub(self.quiet_since);
-        if self.in_flight > 0 && silence >= HORIZON {
-            silence
+        let latency = if self.in_flight > 0 && silence >= SILENCE {
+            self.latency.max(silence)
         } else {
-            Duration::ZERO
-        }
+            self.latency
+        };
+        latency.max(Duration::from_micros(1))
     }
 
     /// Offers an item. `fresh` is false for one that comes back at the time that was reserved for it.
@@ -132,6 +134,9 @@ impl<T> Lane<T> {
             && until > now + HORIZON
         {
             return Admission::Later(item, until - now, Waiting::Gated);
+        }
+        if let Some(pause) = self.breaker.wait(now) {
+            return Admission::Later(item, pause, Waiting::Tripped);
         }
         let reserved = self
             .limiter
@@ -151,18 +156,16 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = self.latency / self.max_concurrency;
-        let interval = interval.clamp(Duration::from_micros(10), Duration::from_secs(1));
-        // How long a silence lasts says when to try again, not how far apart: that is as it was before.
-        let pause = HORIZON.max(self.silence(now) * 2);
-        let slot = self.reserved_until.max(now + pause) + interval;
+        let interval = (self.latency_now(now) / self.window)
+            .clamp(Duration::from_micros(10), Duration::from_secs(1));
+        let slot = self.reserved_until.max(now + HORIZON) + interval;
         self.reserved_until = slot;
         slot - now
     }
 
     /// What to do next. Call it again after each [`Turn::Send`].
     pub fn turn(&mut self, now: Duration) -> Turn<T> {
-        if self.queue.is_empty() || self.in_flight >= self.max_concurrency {
+        if self.queue.is_empty() || self.in_flight >= self.window {
             return Turn::Nothing;
         }
         if let Some(until) = self.gate_closed_until {
@@ -176,6 +179,11 @@ impl<T> Lane<T> {
         {
             return Turn::NotBefore(now + wait);
         }
+        match self.breaker.pass(now) {
+            Pass::Go => {}
+            Pass::Wait => return Turn::Nothing,
+            Pass::NotBefore(at) => return Turn::NotBefore(at),
+        }
         match self.queue.pop_front() {
             None => Turn::Nothing,
             Some(next) => {
@@ -188,9 +196,22 @@ impl<T> Lane<T> {
         }
     }
 
-    /// A request ended. `took` is the endpoint's share of its time: a lane that held our own slowness against its endpoint
-    /// would give back more the busier this machine is, and make it busier still. `gate` is set when the receiver asked for a pause; `Some(None)` when it named none.
-    pub fn ended(&mut self, took: Duration, gate: Option<Option<Duration>>, now: Duration) {
+    /// A request ended. `worked` is what the breaker learns of the endpoint, if anything; `gate` is set when the receiver asked for a
+    /// pause, `Some(None)` when it named none.
+    pub fn ended(
+        &mut self,
+        took: Duration,
+        worked: Option<bool>,
+        gate: Option<Option<Duration>>,
+        now: Duration,
+    ) {
+        self.breaker.ended(worked, now);
+        self.window = match worked {
+            Some(true) => (self.window + 1).min(self.max_concurrency),
+            Some(false) => (self.window / 2).max(1),
+            None if gate.is_some() => (self.window / 2).max(1),
+            None => self.window,
+        };
         self.in_flight = self.in_flight.saturating_sub(1);
         self.quiet_since = now;
         self.latency = (self.latency * 7 + took) / 8;
@@ -203,6 +224,7 @@ impl<T> Lane<T> {
 
     /// What [`Lane::turn`] gave out was not sent after all.
     pub fn withdrawn(&mut self) {
+        self.breaker.withdrawn();
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
@@ -220,7 +242,14 @@ impl<T> Lane<T> {
             );
             return back;
         }
-        if self.is_fast(now) {
+        if self.breaker.state() == State::Tripped {
+            while let Some(oldest) = self.queue.pop_front() {
+                let Some(pause) = self.breaker.wait(now) else {
+                    self.queue.push_front(oldest);
+                    break;
+                };
+                back.push((oldest.item, pause, Waiting::Tripped));
+            }
             return back;
         }
         let capacity = self.capacity(now);
@@ -245,14 +274,27 @@ impl<T> Lane<T> {
         back
     }
 
-    /// Forgets what waits and for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        self.queue.retain(|queued| keep(&queued.item));
+    /// Takes out what waits and for which `out` is true.
+    pub fn take_if(&mut self, mut out: impl FnMut(&T) -> bool) -> Vec<T> {
+        let (out, stay): (Vec<_>, Vec<_>) =
+            self.queue.drain(..).partition(|queued| out(&queued.item));
+        self.queue.extend(stay);
+        out.into_iter().map(|queued| queued.item).collect()
     }
 
     /// Takes out everything that waits.
     pub fn drain(&mut self) -> Vec<T> {
         self.queue.drain(..).map(|queued| queued.item).collect()
+    }
+
+    /// What the breaker lets pass.
+    pub fn state(&self) -> State {
+        self.breaker.state()
+    }
+
+    /// The item that has waited longest.
+    pub fn oldest(&self) -> Option<&T> {
+        self.queue.front().map(|queued| &queued.item)
     }
 
     /// Waiting items and requests in flight.
@@ -263,25 +305,25 @@ impl<T> Lane<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limiter::RateLimit;
     use super::*;
+    use crate::subscription::RateLimit;
 
     const S: Duration = Duration::from_secs(1);
 
     fn limited(requests: u32, now: Duration) -> Lane<u32> {
         let limit = RateLimit {
             requests,
-            per_seconds: 1.0,
+            per_seconds: 1,
             burst: 1,
         };
-        let mut lane = Lane::new(16, now);
+        let mut lane = Lane::new(16, Patience::default(), now);
         lane.configure(16, Some((Limiter::new(&limit, now), limit.interval())));
         lane
     }
 
     #[test]
     fn a_fast_endpoint_keeps_much_and_a_silent_one_little() {
-        let mut lane: Lane<u32> = Lane::new(16, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(16, Patience::default(), Duration::ZERO);
         assert!(lane.capacity(Duration::ZERO) > 10_000);
         lane.offer(1, true, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
@@ -290,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_a_hanging_endpoint_cannot_take_is_given_back() {
-        let mut lane: Lane<u32> = Lane::new(2, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(2, Patience::default(), Duration::ZERO);
         for item in 0..100 {
             assert_eq!(lane.offer(item, true, Duration::ZERO), Admission::Queued);
         }
@@ -303,37 +345,26 @@ mod tests {
         assert_eq!(lane.sweep(20 * S).len(), 2, "patience is over for the rest");
     }
 
-    #[test]
-    fn a_silence_postpones_what_waits_and_does_not_spread_it() {
-        let mut lane: Lane<u32> = Lane::new(64, Duration::ZERO);
-        for item in 0..10_000 {
-            lane.offer(item, true, Duration::ZERO);
-        }
-        for _ in 0..64 {
-            lane.turn(Duration::ZERO);
-        }
-        assert!(lane.sweep(S).is_empty(), "a second may be ours");
-        let back = lane.sweep(3 * S);
-        assert!(back.len() > 9_000);
-        assert!(
-            back.iter()
-                .all(|(_, pause, _)| (6 * S..8 * S).contains(pause))
-        );
+    fn send_all(lane: &mut Lane<u32>) -> usize {
+        std::iter::from_fn(|| matches!(lane.turn(Duration::ZERO), Turn::Send(_)).then_some(()))
+            .count()
     }
 
     #[test]
-    fn a_fast_lane_keeps_all_and_a_slow_one_what_it_sends_soon() {
-        let now = 100 * S;
-        let mut lane: Lane<u32> = Lane::new(64, now);
-        for latency_ms in [10, 1_000] {
-            for _ in 0..100 {
-                lane.ended(Duration::from_millis(latency_ms), None, now);
-            }
-            match latency_ms {
-                10 => assert_eq!(lane.capacity(now), usize::MAX),
-                _ => assert!((120..140).contains(&lane.capacity(now))),
-            }
+    fn the_window_grows_with_answers_to_the_cap_and_halves_with_failures() {
+        let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
+        for item in 0..100 {
+            lane.offer(item, true, Duration::ZERO);
         }
+        let mut open = send_all(&mut lane);
+        assert_eq!(open, 4);
+        for _ in 0..20 {
+            lane.ended(S / 1000, Some(true), None, Duration::ZERO);
+            open = open - 1 + send_all(&mut lane);
+        }
+        assert_eq!(open, 10);
+        lane.ended(S / 1000, Some(false), None, Duration::ZERO);
+        assert_eq!(send_all(&mut lane), 0, "nine are under way, five may be");
     }
 
     #[test]
@@ -354,15 +385,47 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_endpoint_gives_everything_back_and_takes_one_probe() {
+        let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
+        for item in 0..20 {
+            lane.offer(item, true, Duration::ZERO);
+        }
+        for _ in 0..10 {
+            assert!(matches!(lane.turn(Duration::ZERO), Turn::Send(_)));
+            lane.ended(S / 100, Some(false), None, Duration::ZERO);
+        }
+        assert_eq!(lane.state(), State::Tripped);
+        assert_eq!(lane.turn(S), Turn::NotBefore(30 * S));
+        let back = lane.sweep(S);
+        assert_eq!(back.len(), 10);
+        assert!(
+            back.iter()
+                .all(|(_, pause, waiting)| *pause >= 29 * S && *waiting == Waiting::Tripped)
+        );
+        assert!(matches!(
+            lane.offer(99, true, 2 * S),
+            Admission::Later(99, _, Waiting::Tripped)
+        ));
+        assert_eq!(lane.offer(0, true, 30 * S), Admission::Queued);
+        assert_eq!(lane.turn(30 * S), Turn::Send(0));
+        assert!(matches!(
+            lane.offer(1, true, 30 * S),
+            Admission::Later(1, _, Waiting::Tripped)
+        ));
+        lane.ended(S / 100, Some(true), None, 31 * S);
+        assert_eq!(lane.state(), State::Passing);
+    }
+
+    #[test]
     fn a_429_closes_the_gate_until_the_time_that_it_names() {
-        let mut lane: Lane<u32> = Lane::new(1, Duration::ZERO);
+        let mut lane: Lane<u32> = Lane::new(1, Patience::default(), Duration::ZERO);
         lane.offer(1, true, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
         lane.offer(2, true, Duration::ZERO);
-        lane.ended(S / 100, Some(Some(S)), Duration::ZERO);
+        lane.ended(S / 100, None, Some(Some(S)), Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::NotBefore(S));
         assert_eq!(lane.turn(S), Turn::Send(2));
-        lane.ended(S / 100, Some(Some(60 * S)), S);
+        lane.ended(S / 100, None, Some(Some(60 * S)), S);
         assert_eq!(
             lane.offer(3, true, S),
             Admission::Later(3, 60 * S, Waiting::Gated)

@@ -14,33 +14,10 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
-/// A limit as its webhook states it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RateLimit {
-    /// Requests in each period; 0 counts as 1.
-    pub requests: u32,
-    /// The period in seconds; what is not a positive number counts as 1.
-    pub per_seconds: f64,
-    /// Requests that may go at once after a quiet time; 0 counts as 1.
-    pub burst: u32,
-}
+use crate::subscription::RateLimit;
 
 /// 34 years: far beyond any interval, and small enough that no sum of two leaves a `u64`.
 const LONGEST_NANOS: u64 = 1 << 60;
-
-impl RateLimit {
-    /// The time between two requests at the steady rate.
-    pub fn interval(&self) -> Duration {
-        let seconds = if self.per_seconds.is_finite() && self.per_seconds > 0.0 {
-            self.per_seconds
-        } else {
-            1.0
-        };
-        let nanos = (seconds * 1e9 / f64::from(self.requests.max(1))).ceil();
-        // Rounded up, so that rounding never lets more through. `as` saturates.
-        Duration::from_nanos((nanos as u64).clamp(1, LONGEST_NANOS))
-    }
-}
 
 /// The time as the caller last gave it.
 struct GivenTime(AtomicU64);
@@ -84,7 +61,7 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter with an empty bucket: its first request may go one interval after `now`.
     pub fn new(limit: &RateLimit, now: Duration) -> Self {
-        let interval = nanos(limit.interval());
+        let interval = nanos(limit.interval()).max(1);
         let longest_burst = u32::try_from(LONGEST_NANOS / interval).unwrap_or(u32::MAX);
         let burst = NonZeroU32::new(limit.burst.min(longest_burst)).unwrap_or(NonZeroU32::MIN);
         let tolerance = interval * u64::from(burst.get() - 1);

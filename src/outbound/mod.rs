@@ -1,14 +1,15 @@
 //! Stage 3: one delivery → one signed request → one outcome.
 //!
-//! In: [`Submission`](shard::Submission)s, each a delivery with its webhook and the duty to settle it. Out, for every one of them and exactly once: a
+//! In: [`Submission`]s, each a delivery with its webhook and the duty to settle it. Out, for every one of them and exactly once: a
 //! [`Finish`](shard::Finish). What follows from it (retry, dead letter) is decided above; nothing here writes to Kafka.
 //!
 //! - [`shard`]: the thread that owns lanes and connections
-//! - [`lane`]: queue, concurrency, [`limiter`] and gate of one webhook; [`budget`]: the bytes of all
+//! - [`lane`]: queue, concurrency, [`limiter`], [`breaker`] and gate of one webhook; [`budget`]: the bytes of all
 //! - [`request`], [`signature`]: the headers of one attempt
 //! - [`http`], [`guard`]: the request and where it may go
 //! - [`verdict`]: what the answer means
 
+pub mod breaker;
 pub mod budget;
 pub mod guard;
 pub mod http;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 use crate::metrics::Metrics;
+use breaker::Standings;
 use guard::Guard;
 use http::Client;
 use shard::{Conclude, Order, ShardSettings, Submission};
@@ -48,6 +50,8 @@ pub struct Settings {
     pub shards: usize,
     /// Requests of the whole instance.
     pub max_in_flight: u32,
+    /// Of the breakers.
+    pub patience: breaker::Patience,
     pub connect_timeout: Duration,
     /// Kept of a response.
     pub response_body_bytes: usize,
@@ -59,6 +63,7 @@ pub struct Settings {
 
 /// The running shards.
 pub struct Outbound {
+    standings: Arc<Standings>,
     shards: Vec<UnboundedSender<Order>>,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -78,6 +83,7 @@ impl Outbound {
             .max_in_flight
             .div_ceil(u32::try_from(count).unwrap_or(1))
             .max(1);
+        let standings = Arc::new(Standings::default());
         let mut shards = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
@@ -98,10 +104,16 @@ impl Outbound {
             let settings = ShardSettings {
                 client,
                 max_in_flight: share,
+                patience: settings.patience,
                 labelled_webhooks: settings.labelled_webhooks.div_ceil(count),
+                standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),
                 metrics: Arc::clone(metrics),
             };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "what is in it is bounded by the budget, which every submission is charged to before it is sent"
+            )]
             let (orders, inbox) = unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -116,9 +128,15 @@ impl Outbound {
             threads.push(thread);
         }
         Ok(Self {
+            standings,
             shards,
             threads: std::sync::Mutex::new(threads),
         })
+    }
+
+    /// The states of the webhooks' breakers.
+    pub fn standings(&self) -> &Arc<Standings> {
+        &self.standings
     }
 
     /// Hands over a delivery. It is bounded by the caller's budget, not here.
@@ -133,7 +151,7 @@ impl Outbound {
         }
     }
 
-    /// Some assignment ended: what waits for it is forgotten.
+    /// Some assignment is not live any more: what waits for it is put back or forgotten.
     pub fn fence(&self) {
         self.order(|| Order::Fence);
     }

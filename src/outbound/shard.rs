@@ -11,27 +11,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tracing::warn;
 
+use super::breaker::{Patience, Standings, State};
 use super::budget::Charge;
 use super::http::Client;
 use super::lane::{Admission, Lane, Turn};
-use super::limiter::{Limiter, RateLimit};
-use super::request::{self, Endpoint};
-use crate::attempt::{Attempt, Next, Outcome};
-use crate::delivery::{DeadReason, Delivery, Waiting};
-use crate::kafka::receipt::Receipt;
+use super::limiter::Limiter;
+use super::request::Endpoint;
+use crate::attempt::{Attempt, Outcome};
+use crate::delivery::{Delivery, Waiting};
+use crate::kafka::receipt::{Receipt, Standing};
 use crate::metrics::Metrics;
 use crate::subscription::{Subscription, WebhookId};
+
+mod sending;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A lane without work is forgotten after this; its rate limit would be full again by then or is made anew from the
 /// assignment's beginning.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const ORDERS_AT_ONCE: usize = 256;
-/// How often a request waits for its turn on this thread while it is under way: to be written by the connection's task, to
-/// be read by it, to be taken by the attempt.
-const TURNS_OF_A_REQUEST: u32 = 3;
 
 /// A delivery that is to be attempted, with the duty that hangs on it.
 pub struct Submission {
@@ -47,7 +46,7 @@ pub enum Finish {
     Attempted(Attempt),
     /// Nothing was sent; it is to come again after this pause.
     Later(Duration, Waiting),
-    /// Nothing was sent, because the process is stopping.
+    /// Nothing was sent, because the process is stopping or its partition is handed back.
     Parked,
 }
 
@@ -56,7 +55,7 @@ pub type Conclude = Arc<dyn Fn(Submission, Finish) + Send + Sync>;
 
 pub(super) enum Order {
     Submit(Box<Submission>),
-    /// Some assignment ended: forget what waits for it.
+    /// Some assignment is not live any more: put back or forget what waits for it.
     Fence,
     /// Give back everything that waits, now and from now on.
     Park,
@@ -65,8 +64,10 @@ pub(super) enum Order {
 pub(super) struct ShardSettings {
     pub client: Client,
     pub max_in_flight: u32,
+    pub patience: Patience,
     /// How many webhooks may have metrics of their own.
     pub labelled_webhooks: usize,
+    pub standings: Arc<Standings>,
     pub conclude: Conclude,
     pub metrics: Arc<Metrics>,
 }
@@ -137,12 +138,7 @@ fn unix() -> Duration {
 
 fn limiter_of(webhook: &Subscription, since: Duration) -> Option<(Limiter, Duration)> {
     let limit = webhook.rate_limit.as_ref()?;
-    let limit = RateLimit {
-        requests: limit.requests,
-        per_seconds: f64::from(limit.per_seconds),
-        burst: limit.burst,
-    };
-    Some((Limiter::new(&limit, since), limit.interval()))
+    Some((Limiter::new(limit, since), limit.interval()))
 }
 
 impl Shard {
@@ -188,7 +184,7 @@ impl Shard {
 
     fn open(&self, submission: &Submission, now: Duration) -> WebhookLane {
         let webhook = &submission.webhook;
-        let mut lane = Lane::new(webhook.max_concurrency, now);
+        let mut lane = Lane::new(webhook.max_concurrency, self.settings.patience, now);
         lane.configure(webhook.max_concurrency, self.limiter(submission));
         let labelled = self.labelled.get() < self.settings.labelled_webhooks;
         if labelled {
@@ -265,6 +261,8 @@ impl Shard {
                 Turn::Send(submission) => {
                     if !submission.receipt.assignment().is_live() {
                         lane.lane.withdrawn();
+                        drop(lanes);
+                        self.put_back(submission);
                         continue;
                     }
                     let endpoint = Rc::clone(&lane.endpoint);
@@ -273,8 +271,7 @@ impl Shard {
                     self.settings.metrics.in_flight_requests.inc();
                     let shard = Rc::clone(self);
                     tokio::task::spawn_local(async move {
-                        let lag = shard.now().saturating_sub(now);
-                        shard.attempt(submission, endpoint, labelled, lag).await;
+                        shard.attempt(submission, endpoint, labelled).await;
                     });
                 }
             }
@@ -291,115 +288,6 @@ impl Shard {
         self.pump(&id);
     }
 
-    /// `lag` is how long the attempt waited for this thread to begin it.
-    async fn attempt(
-        self: Rc<Self>,
-        mut submission: Submission,
-        endpoint: Rc<Result<Endpoint, String>>,
-        labelled: bool,
-        lag: Duration,
-    ) {
-        let started_at = unix();
-        let started_at_ms = i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX);
-        let delivery = &mut submission.delivery;
-        delivery.attempts = delivery.attempts.saturating_add(1);
-        delivery.first_attempt_at_ms.get_or_insert(started_at_ms);
-        let attempt = match endpoint.as_ref() {
-            Ok(endpoint) => self.request(endpoint, delivery, started_at).await,
-            Err(fault) => unsendable(delivery.attempts, started_at_ms, fault.clone()),
-        };
-        delivery.last_status = attempt.status;
-
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        let metrics = &self.settings.metrics;
-        metrics.in_flight_requests.dec();
-        let outcome = attempt.outcome.as_str();
-        metrics.attempts.with_label_values(&[outcome]).inc();
-        metrics
-            .attempt_duration
-            .observe(attempt.duration.as_secs_f64());
-        let id = submission.webhook.id.clone();
-        if labelled {
-            metrics
-                .webhook_attempts
-                .with_label_values(&[id.as_str(), outcome])
-                .inc();
-        }
-        let gate = match (attempt.outcome, attempt.next) {
-            (Outcome::RateLimited, Next::Retry { not_before }) => Some(not_before),
-            (
-                _,
-                Next::Retry {
-                    not_before: Some(pause),
-                },
-            ) => Some(Some(pause)),
-            _ => None,
-        };
-        if let Some(lane) = self.lanes.borrow_mut().get_mut(&id) {
-            let ours = lag * TURNS_OF_A_REQUEST;
-            let took = attempt.duration.saturating_sub(ours);
-            lane.lane.ended(took, gate, self.now());
-        }
-        self.finish(submission, Finish::Attempted(attempt));
-        self.pump(&id);
-        self.feed_starved();
-    }
-
-    async fn request(
-        &self,
-        endpoint: &Endpoint,
-        delivery: &Delivery,
-        started_at: Duration,
-    ) -> Attempt {
-        let number = delivery.attempts;
-        let started_at_ms = i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX);
-        let elsewhere;
-        let endpoint = match &delivery.url {
-            None => endpoint,
-            Some(url) => match endpoint.at(url) {
-                Ok(other) => {
-                    elsewhere = other;
-                    &elsewhere
-                }
-                Err(fault) => return unsendable(number, started_at_ms, fault.to_string()),
-            },
-        };
-        let headers = request::attempt_headers(
-            endpoint,
-            &request::Attempt {
-                delivery_id: &delivery.id,
-                event_type: &delivery.event_type,
-                number,
-                unix_seconds: started_at.as_secs(),
-                traceparent: delivery.traceparent(),
-                body: &delivery.body,
-            },
-        );
-        let sent = self
-            .settings
-            .client
-            .send(endpoint, headers, delivery.body.clone())
-            .await;
-        let verdict = sent.verdict(unix().as_secs());
-        let message = match (&sent.failure, sent.status) {
-            (Some(failure), _) => failure.message.clone(),
-            (None, Some(status)) if verdict.outcome != Outcome::Success => {
-                format!("the receiver answered {status}")
-            }
-            _ => String::new(),
-        };
-        Attempt {
-            number,
-            outcome: verdict.outcome,
-            next: verdict.next,
-            status: sent.status,
-            message,
-            started_at_ms,
-            duration: sent.duration,
-            response_body: sent.body,
-        }
-    }
-
     /// Lets lanes that waited for a free request of the instance go on, oldest first.
     fn feed_starved(self: &Rc<Self>) {
         while self.in_flight.get() < self.settings.max_in_flight {
@@ -414,9 +302,22 @@ impl Shard {
     }
 
     fn fence(&self) {
+        let mut fenced = Vec::new();
         for lane in self.lanes.borrow_mut().values_mut() {
-            lane.lane
-                .retain(|submission| submission.receipt.assignment().is_live());
+            fenced.extend(
+                lane.lane
+                    .take_if(|submission| !submission.receipt.assignment().is_live()),
+            );
+        }
+        for submission in fenced {
+            self.put_back(submission);
+        }
+    }
+
+    /// What may not be sent any more goes back to its topic while its partition is still ours, and is forgotten otherwise.
+    fn put_back(&self, submission: Submission) {
+        if submission.receipt.assignment().standing() == Standing::HandingBack {
+            self.finish(submission, Finish::Parked);
         }
     }
 
@@ -434,21 +335,16 @@ impl Shard {
     fn sweep(self: &Rc<Self>) {
         let now = self.now();
         let mut back = Vec::new();
-        let pending = &self.settings.metrics.webhook_pending;
         self.lanes.borrow_mut().retain(|id, lane| {
             back.extend(lane.lane.sweep(now));
-            let open = lane.lane.pending();
-            let keep = open > 0 || now.saturating_sub(lane.used_at) < IDLE_LIMIT;
+            let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
+            // A breaker that has tripped is remembered, or a lane made anew would begin with ten more failures.
+            let keep = lane.lane.pending() > 0 || !idle || lane.lane.state() != State::Passing;
             if lane.labelled {
-                let label: &[&str] = &[id.as_str()];
-                if keep {
-                    pending
-                        .with_label_values(label)
-                        .set(i64::try_from(open).unwrap_or(i64::MAX));
-                } else {
-                    let _ = pending.remove_label_values(label);
-                    self.labelled.set(self.labelled.get().saturating_sub(1));
-                }
+                self.show(id, lane, keep);
+            }
+            if !keep {
+                self.settings.standings.set(id, State::Passing);
             }
             keep
         });
@@ -456,19 +352,33 @@ impl Shard {
             self.put_off(submission, pause, waiting);
         }
     }
-}
 
-/// A webhook that cannot be sent at all, because a record of the catalog was written by something else than our checks.
-fn unsendable(number: u32, started_at_ms: i64, message: String) -> Attempt {
-    warn!(message, "a webhook cannot be sent");
-    Attempt {
-        number,
-        outcome: Outcome::Protocol,
-        next: Next::Reject(DeadReason::Rejected),
-        status: None,
-        message,
-        started_at_ms,
-        duration: Duration::ZERO,
-        response_body: bytes::Bytes::new(),
+    /// Brings the gauges of a webhook up to now, or takes all its metrics away with its lane.
+    fn show(&self, id: &WebhookId, lane: &WebhookLane, keep: bool) {
+        let metrics = &self.settings.metrics;
+        let label: &[&str] = &[id.as_str()];
+        if keep {
+            let pending = i64::try_from(lane.lane.pending()).unwrap_or(i64::MAX);
+            metrics
+                .webhook_pending
+                .with_label_values(label)
+                .set(pending);
+            let unix_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
+            let age_ms = lane.lane.oldest().map_or(0, |oldest| {
+                unix_ms.saturating_sub(oldest.delivery.created_at_ms)
+            });
+            metrics
+                .webhook_oldest_pending
+                .with_label_values(label)
+                .set(age_ms.max(0) as f64 / 1000.0);
+            return;
+        }
+        let _ = metrics.webhook_pending.remove_label_values(label);
+        let _ = metrics.webhook_oldest_pending.remove_label_values(label);
+        for outcome in Outcome::ALL {
+            let label: &[&str] = &[id.as_str(), outcome.as_str()];
+            let _ = metrics.webhook_attempts.remove_label_values(label);
+        }
+        self.labelled.set(self.labelled.get().saturating_sub(1));
     }
 }

@@ -3,8 +3,8 @@
 //! Routers follow the topic by `followers`; this is for commands, and for the API.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -25,10 +25,16 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] crate::kafka::Error),
     #[error("webhook {0}: {1}")]
-    Sealed(String, SealError),
+    Sealed(WebhookId, SealError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
+
+/// What the catalog topic holds: each webhook, or why its record cannot be opened.
+pub type Records = BTreeMap<WebhookId, Result<Subscription, SealError>>;
+
+/// A record to be written, or `None` for a webhook to be deleted.
+pub type Entry = (WebhookId, Option<Vec<u8>>);
 
 /// An open catalog.
 pub struct CatalogTopic {
@@ -62,16 +68,30 @@ impl CatalogTopic {
     /// # Errors
     /// The topic cannot be read, or a record cannot be opened (another key).
     pub fn read(&self) -> Result<BTreeMap<WebhookId, Subscription>, Error> {
+        self.read_each()?
+            .into_iter()
+            .map(|(id, webhook)| match webhook {
+                Ok(webhook) => Ok((id, webhook)),
+                Err(fault) => Err(Error::Sealed(id, fault)),
+            })
+            .collect()
+    }
+
+    /// The same where a record that cannot be opened does not hide the others. A record whose key is no webhook id is
+    /// passed over, as routers do.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub fn read_each(&self) -> Result<Records, Error> {
         let records = table::latest(&self.connection, &self.topic)?;
-        let mut webhooks = BTreeMap::new();
-        for (key, record) in records {
-            let name = String::from_utf8_lossy(&key).into_owned();
-            let bytes = record.payload.unwrap_or_default();
-            let webhook = seal::from_record(&bytes, self.key.as_ref())
-                .map_err(|fault| Error::Sealed(name, fault))?;
-            webhooks.insert(webhook.id.clone(), webhook);
-        }
-        Ok(webhooks)
+        Ok(records
+            .into_iter()
+            .filter_map(|(key, record)| {
+                let id = WebhookId::new(std::str::from_utf8(&key).ok()?).ok()?;
+                let bytes = record.payload.unwrap_or_default();
+                Some((id, seal::from_record(&bytes, self.key.as_ref())))
+            })
+            .collect())
     }
 
     /// The record of a webhook, sealed, without writing it: so that all of a file can be checked before any of it is applied.
@@ -80,7 +100,7 @@ impl CatalogTopic {
     /// It has secrets and there is no key.
     pub fn seal(&self, webhook: &Subscription) -> Result<Vec<u8>, Error> {
         seal::to_record(webhook, self.key.as_ref())
-            .map_err(|fault| Error::Sealed(webhook.id.to_string(), fault))
+            .map_err(|fault| Error::Sealed(webhook.id.clone(), fault))
     }
 
     /// Writes a webhook; done when the cluster has it.
@@ -100,14 +120,53 @@ impl CatalogTopic {
         self.put(id, None)
     }
 
-    fn put(&self, id: &WebhookId, payload: Option<Bytes>) -> Result<(), Error> {
-        let record = Outgoing {
+    /// Writes and deletes in this order, and waits for each: what became of it. After a failure the rest may be written all the
+    /// same; none is given up before its answer or the end of the wait.
+    pub fn put_all(&self, entries: Vec<Entry>) -> Vec<Result<(), Error>> {
+        let waits: Vec<_> = entries
+            .into_iter()
+            .map(|(id, value)| {
+                let (written, answer) = mpsc::channel();
+                self.producer.send(
+                    &self.record(&id, value.map(Bytes::from)),
+                    Box::new(move |result| {
+                        let _ = written.send(result);
+                    }),
+                );
+                answer
+            })
+            .collect();
+        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+        waits
+            .into_iter()
+            .map(|answer| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let fault = match answer.recv_timeout(left) {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(refused)) => refused.to_string(),
+                    Err(_) => format!(
+                        "{} did not acknowledge a record within {} s",
+                        self.topic,
+                        ACKNOWLEDGED_WITHIN.as_secs()
+                    ),
+                };
+                Err(crate::kafka::Error::NoAnswer(fault).into())
+            })
+            .collect()
+    }
+
+    fn record(&self, id: &WebhookId, payload: Option<Bytes>) -> Outgoing {
+        Outgoing {
             topic: Arc::clone(&self.topic),
             key: Some(Bytes::copy_from_slice(id.as_str().as_bytes())),
             payload,
             headers: Vec::new(),
-        };
-        self.producer.write(&record, ACKNOWLEDGED_WITHIN)?;
+        }
+    }
+
+    fn put(&self, id: &WebhookId, payload: Option<Bytes>) -> Result<(), Error> {
+        self.producer
+            .write(&self.record(id, payload), ACKNOWLEDGED_WITHIN)?;
         Ok(())
     }
 }

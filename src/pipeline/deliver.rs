@@ -51,6 +51,10 @@ impl Stage for Deliver {
         }
     }
 
+    fn stopping(&mut self) {
+        self.outbound.park();
+    }
+
     fn fenced(&mut self) {
         self.outbound.fence();
     }
@@ -83,6 +87,11 @@ impl Deliver {
             return self
                 .ways
                 .put(&delivery, topic, true, STAGE, receipt.split(1));
+        }
+        // Counted when it first comes to its lane, not when it comes back from the ladder.
+        let is_new = matches!(delivery.waiting, None | Some(Waiting::Unknown));
+        if is_new && delivery.replay_id.is_some() && delivery.attempts == 0 {
+            self.ways.metrics.replayed.inc();
         }
         if delivery.due_ms.is_some_and(|due_ms| due_ms > now) {
             return self.ways.delay(&delivery, STAGE, receipt.split(1));

@@ -47,6 +47,10 @@ pub fn catalog(
                 None => {
                     changed |= webhooks.remove(&id).is_some();
                 }
+                Some(Ok(webhook)) if webhook.id != id => {
+                    metrics.catalog_errors.inc();
+                    error!(key = %id, webhook = %webhook.id, "a catalog record is of another webhook than its key; it is passed over");
+                }
                 Some(Ok(webhook)) => {
                     webhooks.insert(id, Arc::new(webhook));
                     changed = true;

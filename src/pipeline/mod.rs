@@ -3,12 +3,14 @@
 //! Stages answer, this module acts: it brings a stage what it works on, carries out what it decides, and settles a receipt
 //! only when everything that followed from the record is acknowledged (promises 1 and 2).
 
+pub mod admission;
 pub mod catalog_topic;
 mod conclude;
 pub mod deliver;
 pub mod followers;
 pub mod hold;
 pub mod release;
+pub mod replaying;
 pub mod route;
 pub mod topics;
 
@@ -55,32 +57,47 @@ impl Ways {
         done: SharedReceipt,
     ) {
         let ways = Arc::clone(self);
-        let copy = letter.clone();
         self.producer.send(
             &letter,
             Box::new(move |written| match written {
                 Ok(_) => ways.buried(reason, done),
                 Err(refused) => {
                     error!(%refused, reason = reason.as_str(), "a dead letter does not fit into its topic and is cut");
-                    ways.bury_cut(dead_letter::truncated(&copy), reason, done);
+                    ways.bury_cut(dead_letter::truncated(&refused.record), reason, done);
                 }
+            }),
+        );
+    }
+
+    /// The same from within an acknowledgement, for what a topic refused.
+    fn bury_later(self: &Arc<Self>, letter: Outgoing, done: SharedReceipt) {
+        let ways = Arc::clone(self);
+        self.producer.send_later(
+            letter,
+            Box::new(move |written| match written {
+                Ok(_) => ways.buried(DeadReason::TooLarge, done),
+                Err(refused) => ways.bury_cut(
+                    dead_letter::truncated(&refused.record),
+                    DeadReason::TooLarge,
+                    done,
+                ),
             }),
         );
     }
 
     fn bury_cut(self: &Arc<Self>, letter: Outgoing, reason: DeadReason, done: SharedReceipt) {
         let ways = Arc::clone(self);
-        let mut bare = letter.clone();
-        self.producer.send(
-            &letter,
+        self.producer.send_later(
+            letter,
             Box::new(move |written| match written {
                 Ok(_) => ways.buried(reason, done),
-                Err(_) => {
+                Err(refused) => {
                     // The topic takes very little. Its place in the source is the last thing to keep.
+                    let mut bare = *refused.record;
                     bare.payload = None;
                     bare.headers.retain(|header| crate::delivery::headers::is_ours(&header.name));
                     let last = Arc::clone(&ways);
-                    ways.producer.send(&bare, Box::new(move |written| match written {
+                    ways.producer.send_later(bare, Box::new(move |written| match written {
                         Ok(_) => last.buried(reason, done),
                         Err(refused) => error!(
                             %refused,
@@ -119,20 +136,20 @@ impl Ways {
     ) {
         let record = delivery.to_record(topic, keyed_by_webhook);
         let ways = Arc::clone(self);
-        let delivery = delivery.clone();
         self.producer.send(
             &record,
             Box::new(move |written| match written {
                 Ok(_) => done.done(),
                 Err(refused) => {
-                    let letter = dead_letter::of_delivery(
-                        &delivery,
-                        DeadReason::TooLarge,
-                        &refused.to_string(),
+                    let message = refused.to_string();
+                    let letter = dead_letter::of_refused(
+                        *refused.record,
+                        &message,
                         &ways.topics.dead_letters,
                         &ways.group_of(stage),
                     );
-                    ways.bury(letter, DeadReason::TooLarge, done);
+                    // A letter that does not fit either is cut on the way.
+                    ways.bury_later(letter, done);
                 }
             }),
         );

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ways, now_ms};
-use crate::delivery::{DeadReason, Delivery, Waiting};
+use crate::delivery::{DeadReason, Delivery};
 use crate::kafka::consumer::Stage;
-use crate::kafka::receipt::Receipt;
+use crate::kafka::receipt::{Receipt, Standing};
 use crate::record::Record;
 use crate::retry::dead_letter;
 use crate::retry::ladder::{RUNGS, rung_of_topic};
@@ -46,14 +46,9 @@ impl Releasing {
         for step in self.steps.drain(..) {
             match step {
                 Step::Dispatch(due) => {
-                    let mut delivery = due.delivery;
-                    // A paced delivery comes back to the slot that was reserved for it, and must be known by that.
-                    if delivery.waiting != Some(Waiting::Paced) {
-                        delivery.waiting = None;
-                    }
                     let topic = &self.ways.topics.dispatch;
                     self.ways
-                        .put(&delivery, topic, true, STAGE, due.receipt.split(1));
+                        .put(&due.delivery, topic, true, STAGE, due.receipt.split(1));
                 }
                 Step::Move(rung, due) => {
                     let topic = self.ways.topics.delay(rung);
@@ -113,8 +108,17 @@ impl Stage for Releasing {
         Duration::from_millis(wait_ms.unsigned_abs())
     }
 
+    fn stopping(&mut self) {
+        self.release.give_back(now_ms(), |_| true, &mut self.steps);
+        self.act();
+    }
+
     fn fenced(&mut self) {
+        let handed_back = |due: &Due| due.receipt.assignment().standing() == Standing::HandingBack;
+        self.release
+            .give_back(now_ms(), handed_back, &mut self.steps);
         self.release
             .retain(|due| due.receipt.assignment().is_live());
+        self.act();
     }
 }

@@ -67,6 +67,29 @@ pub fn of_delivery(
     letter
 }
 
+/// The dead letter of a delivery's record that its topic refused: it is too large, or malformed, which only size explains.
+pub fn of_refused(record: Outgoing, message: &str, topic: &Arc<str>, group: &str) -> Outgoing {
+    let mut letter = record;
+    letter.topic = Arc::clone(topic);
+    let source = header_text(&letter.headers, name::SOURCE).and_then(|text| text.parse().ok());
+    let source: Source = source.unwrap_or_else(|| Source {
+        topic: Arc::clone(topic),
+        partition: -1,
+        offset: -1,
+    });
+    let attempts = header_text(&letter.headers, name::ATTEMPT).and_then(|text| text.parse().ok());
+    letter.headers.retain(|header| header.name != name::DUE);
+    error_headers(
+        &mut letter.headers,
+        DeadReason::TooLarge,
+        message,
+        &source,
+        group,
+        attempts.unwrap_or(0),
+    );
+    letter
+}
+
 /// The dead letter of a record that is no event or no delivery: its key, value and headers as they were.
 pub fn of_record(
     record: &Record,
@@ -176,12 +199,17 @@ impl DeadLetter {
         }
     }
 
+    /// Whether a replay can send it: it is a delivery, and whole.
+    pub fn is_replayable(&self) -> bool {
+        self.delivery.is_some() && self.full_bytes.is_none()
+    }
+
     /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.
     pub fn to_replay(&self, replay_id: &str, url: Option<&str>, now_ms: i64) -> Option<Delivery> {
-        let mut delivery = self.delivery.clone()?;
-        if self.full_bytes.is_some() {
+        if !self.is_replayable() {
             return None;
         }
+        let mut delivery = self.delivery.clone()?;
         delivery.attempts = 0;
         delivery.due_ms = None;
         delivery.waiting = None;

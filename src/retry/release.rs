@@ -165,6 +165,29 @@ impl<T> Release<T> {
         near.into_iter().chain(head).min()
     }
 
+    /// Lets go of everything for which `out` is true, in an orderly way: what waits in the heap goes back to a delay topic, because records
+    /// that came after it have gone on already. A partition's head has nothing behind it and is simply forgotten, to be read again.
+    pub fn give_back(
+        &mut self,
+        now_ms: i64,
+        mut out: impl FnMut(&T) -> bool,
+        steps: &mut Vec<Step<T>>,
+    ) {
+        self.heads.retain(|head| !out(&head.arrival.item));
+        let near = std::mem::take(&mut self.near).into_vec();
+        self.near_bytes = 0;
+        for Reverse(near) in near {
+            if out(&near.item) {
+                let remaining_ms = near.due_ms.saturating_sub(now_ms).max(0);
+                let remaining = Duration::from_millis(remaining_ms.unsigned_abs());
+                steps.push(Step::Move(rung_for(remaining), near.item));
+            } else {
+                self.near_bytes += near.bytes;
+                self.near.push(Reverse(near));
+            }
+        }
+    }
+
     /// Forgets everything for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.heads.retain(|head| keep(&head.arrival.item));
@@ -235,7 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_revoked_is_forgotten() {
+    fn what_is_handed_back_goes_from_the_heap_to_a_topic() {
+        let mut release = Release::new(1000);
+        release.arrive(arrival(&RUNGS[0], 0, 5_000, 1));
+        assert_eq!(steps(&mut release, 1), vec![]);
+        release.arrive(arrival(&RUNGS[3], 0, 500_000, 2));
+        let mut moved = Vec::new();
+        release.give_back(2, |_| true, &mut moved);
+        assert_eq!(moved, vec![Step::Move(&RUNGS[0], 1)]);
+        assert_eq!(release.held(), 0);
+        assert!(release.wants("15s", 0) && release.wants("2m", 0));
+    }
+
+    #[test]
+    fn what_was_lost_is_forgotten() {
         let mut release = Release::new(100);
         release.arrive(arrival(&RUNGS[0], 0, 5_000, 1));
         steps(&mut release, 1);

@@ -1,8 +1,8 @@
 //! Replays: which dead letters a command means, and which were sent in again already.
 //!
 //! A job is one compact record: its filter, the stretch of the topic that it covers, and how far it has come. Whether a letter was replayed is *derived*: it was when
-//! some job's filter matches it and the job has passed its place. So a second run of the same command sends nothing twice, and a job that was
-//! stopped, or killed, goes on where it was. Pure.
+//! some job's filter matches it, the job has passed its place, and no other had done it by then. So a second run of the same command sends
+//! nothing twice, and a job that was stopped, or killed, goes on where it was. Pure.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +59,19 @@ impl LetterFilter {
     }
 }
 
+impl LetterFilter {
+    /// Whether it is plain that no letter is meant by both.
+    pub fn excludes(&self, other: &Self) -> bool {
+        fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.is_some() && other.is_some() && one != other
+        }
+        differ(self.webhook.as_ref(), other.webhook.as_ref())
+            || differ(self.reason.as_ref(), other.reason.as_ref())
+            || differ(self.status.as_ref(), other.status.as_ref())
+            || differ(self.delivery.as_ref(), other.delivery.as_ref())
+    }
+}
+
 /// What a job does with the letters that it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,10 +103,21 @@ pub enum State {
     Finished,
 }
 
+/// That a job was taken up again after a stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumption {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// Where it went on, by partition.
+    pub from: BTreeMap<i32, i64>,
+}
+
 /// A job, as it stands in the replays topic under its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub id: String,
+    /// The dead-letter topic that it works on.
+    pub topic: String,
     pub deed: Deed,
     pub filter: LetterFilter,
     /// Replayed to this URL rather than the webhook's.
@@ -105,22 +129,70 @@ pub struct Job {
     /// Why, for a discard.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Letters sent in per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
     pub state: State,
     pub created_at_ms: i64,
+    /// When this record was written. A running job writes it at least every [`SILENT_AFTER_MS`] / 2.
+    pub updated_at_ms: i64,
+    /// In order of time; a job that ran through has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumptions: Vec<Resumption>,
+    /// When a discard was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone_at_ms: Option<i64>,
     /// By partition of the dead-letter topic.
     pub stretches: BTreeMap<i32, Stretch>,
     /// Letters sent in, or discarded.
     pub done: u64,
+    /// Letters in all, as counted before it began.
+    pub total: u64,
 }
 
+/// A running job that has written nothing for longer has died with its process.
+pub const SILENT_AFTER_MS: i64 = 30_000;
+
 impl Job {
-    /// Whether this job has dealt with a letter.
-    pub fn has_done(&self, letter: &DeadLetter) -> bool {
-        let offset = letter.place.offset;
-        self.stretches
-            .get(&letter.place.partition)
-            .is_some_and(|stretch| stretch.from <= offset && offset < stretch.next)
-            && self.filter.matches(letter)
+    /// Whether a process is at work on it.
+    pub fn is_alive(&self, now_ms: i64) -> bool {
+        self.state == State::Running && now_ms.saturating_sub(self.updated_at_ms) < SILENT_AFTER_MS
+    }
+
+    /// Whether both may come to the same letter yet.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.topic == other.topic
+            && !self.filter.excludes(&other.filter)
+            && self.stretches.iter().any(|(partition, mine)| {
+                other
+                    .stretches
+                    .get(partition)
+                    .is_some_and(|theirs| mine.next < theirs.to && theirs.next < mine.to)
+            })
+    }
+
+    /// When the run began that passed this letter (Unix milliseconds); `None` when the job does not mean it, cannot do its deed to it,
+    /// or has not come to it.
+    fn passed_at_ms(&self, letter: &DeadLetter) -> Option<i64> {
+        let place = &letter.place;
+        let stretch = self.stretches.get(&place.partition)?;
+        let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
+        let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
+        let is_possible = self.deed == Deed::Discard || letter.is_replayable();
+        (is_passed && is_meant && is_possible).then(|| {
+            let run = self.resumptions.iter().rev().find(|resumption| {
+                resumption
+                    .from
+                    .get(&place.partition)
+                    .is_some_and(|from| *from <= place.offset)
+            });
+            run.map_or(self.created_at_ms, |run| run.at_ms)
+        })
+    }
+
+    /// Whether what it did counted at a time.
+    fn counts_at(&self, time_ms: i64) -> bool {
+        self.undone_at_ms.is_none_or(|undone| undone > time_ms)
     }
 }
 
@@ -132,23 +204,50 @@ pub enum Fate {
     Discarded,
 }
 
+impl Fate {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
 /// All jobs that the topic tells of.
 #[derive(Clone, Debug, Default)]
 pub struct Jobs(pub Vec<Job>);
 
 impl Jobs {
-    /// What has been done with a letter, by the newest job that dealt with it.
+    /// What has been done with a letter.
     pub fn fate(&self, letter: &DeadLetter) -> Fate {
-        let newest = self
-            .0
-            .iter()
-            .filter(|job| job.has_done(letter))
-            .max_by_key(|job| job.created_at_ms);
-        match newest.map(|job| job.deed) {
+        match self.doer(letter).map(|job| job.deed) {
             None => Fate::Waiting,
             Some(Deed::Replay) => Fate::Replayed,
             Some(Deed::Discard) => Fate::Discarded,
         }
+    }
+
+    /// The newest job that did something with a letter. A job that passed a letter which another had done before did nothing to it, so that
+    /// taking that other one back makes the letter wait again.
+    pub fn doer(&self, letter: &DeadLetter) -> Option<&Job> {
+        let mut passes: Vec<(i64, &Job)> = self
+            .0
+            .iter()
+            .filter_map(|job| Some((job.passed_at_ms(letter)?, job)))
+            .collect();
+        passes.sort_by_key(|(at_ms, job)| (*at_ms, &job.id));
+        let mut doers: Vec<&Job> = Vec::new();
+        for (at_ms, job) in passes {
+            if job.again || !doers.iter().any(|doer| doer.counts_at(at_ms)) {
+                doers.push(job);
+            }
+        }
+        doers
+            .into_iter()
+            .rev()
+            .find(|job| job.undone_at_ms.is_none())
     }
 
     /// The job of this id.
@@ -158,117 +257,4 @@ impl Jobs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Header, Record, SourceOffset};
-
-    fn letter(offset: i64, reason: &str) -> DeadLetter {
-        DeadLetter::from_record(Record {
-            topic: "postrider.dead-letters".into(),
-            partition: 0,
-            offset: SourceOffset(offset),
-            timestamp_ms: Some(offset * 10),
-            key: None,
-            payload: None,
-            headers: vec![
-                Header::text("postrider-reason", reason.to_owned()),
-                Header::text("postrider-event-type", "job.failed"),
-                Header::text("postrider-webhook-id", "wh_a"),
-                Header::text("postrider-last-status", "500"),
-            ],
-        })
-    }
-
-    fn job(filter: LetterFilter, next: i64) -> Job {
-        Job {
-            id: "rp_1".to_owned(),
-            deed: Deed::Replay,
-            filter,
-            to: None,
-            again: false,
-            reason: String::new(),
-            state: State::Running,
-            created_at_ms: 1,
-            stretches: BTreeMap::from([(
-                0,
-                Stretch {
-                    from: 0,
-                    to: 100,
-                    next,
-                },
-            )]),
-            done: 0,
-        }
-    }
-
-    #[test]
-    fn a_letter_that_a_job_has_passed_is_replayed_and_the_next_one_waits() {
-        let jobs = Jobs(vec![job(LetterFilter::default(), 5)]);
-        assert_eq!(jobs.fate(&letter(4, "exhausted")), Fate::Replayed);
-        assert_eq!(jobs.fate(&letter(5, "exhausted")), Fate::Waiting);
-    }
-
-    #[test]
-    fn a_letter_that_a_job_did_not_mean_still_waits() {
-        let filter = LetterFilter {
-            reason: Some("rejected".to_owned()),
-            ..LetterFilter::default()
-        };
-        let jobs = Jobs(vec![job(filter, 100)]);
-        assert_eq!(jobs.fate(&letter(4, "exhausted")), Fate::Waiting);
-        assert_eq!(jobs.fate(&letter(4, "rejected")), Fate::Replayed);
-    }
-
-    #[test]
-    fn every_field_of_a_filter_counts() {
-        let letter = letter(4, "exhausted");
-        let fits = |filter: LetterFilter| filter.matches(&letter);
-        let none = LetterFilter::default;
-        assert!(fits(none()));
-        assert!(fits(LetterFilter {
-            event_type: Some("job.*".into()),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            event_type: Some("device.*".into()),
-            ..none()
-        }));
-        assert!(fits(LetterFilter {
-            webhook: Some("wh_a".into()),
-            status: Some(500),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            webhook: Some("wh_b".into()),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            status: Some(404),
-            ..none()
-        }));
-        assert!(fits(LetterFilter {
-            since_ms: Some(40),
-            until_ms: Some(41),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            since_ms: Some(41),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            until_ms: Some(40),
-            ..none()
-        }));
-        assert!(!fits(LetterFilter {
-            delivery: Some("dlv_x".into()),
-            ..none()
-        }));
-    }
-
-    #[test]
-    fn a_job_survives_its_record() {
-        let job = job(LetterFilter::default(), 5);
-        let text = serde_json::to_string(&job).unwrap();
-        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
-    }
-}
+mod tests;

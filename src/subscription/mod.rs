@@ -138,6 +138,14 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+impl RateLimit {
+    /// The time between two requests at the steady rate, rounded up so that rounding never lets more through.
+    pub fn interval(&self) -> Duration {
+        let period_nanos = u64::from(self.per_seconds.max(1)) * 1_000_000_000;
+        Duration::from_nanos(period_nanos.div_ceil(u64::from(self.requests.max(1))))
+    }
+}
+
 /// A checked webhook: every limit of the contract holds for it.
 #[derive(Clone, PartialEq)]
 pub struct Subscription {

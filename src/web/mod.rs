@@ -80,8 +80,14 @@ async fn ready(State(inside): State<Arc<dyn Inside>>, RawQuery(query): RawQuery)
 }
 
 async fn metrics(State(inside): State<Arc<dyn Inside>>) -> Response {
-    inside.refresh();
-    match inside.metrics().page() {
+    let page = tokio::task::spawn_blocking(move || {
+        inside.refresh();
+        inside.metrics().page()
+    });
+    let page = page
+        .await
+        .unwrap_or_else(|fault| Err(prometheus::Error::Msg(fault.to_string())));
+    match page {
         Ok(page) => (
             [(
                 header::CONTENT_TYPE,

@@ -10,6 +10,21 @@
     reason = "clippy excuses the body of a test, not the harness it calls; both should fail loudly"
 )]
 
+mod acknowledged;
+mod bad_events;
+mod catalog;
+mod commands;
+mod crashes;
+mod dead_letters;
 mod delivery;
+mod demo;
+mod endings;
+mod fleet;
+mod floors;
 mod harness;
 mod harness_holds;
+mod health;
+mod holding;
+mod pace;
+mod retries;
+mod signatures;

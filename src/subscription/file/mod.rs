@@ -44,6 +44,89 @@ impl fmt::Display for FileError {
     }
 }
 
+/// A file that was read and may still be refused: whoever knows more than the nouns (filters, addresses, what is stored) adds
+/// faults with [`Reading::refuse`], so that all of them are told at once and with their lines.
+pub struct Reading {
+    file: String,
+    document: Document,
+    drafts: Vec<Draft>,
+    errors: Vec<FieldError>,
+}
+
+impl Reading {
+    /// Reads the text of a file; `file` is its name for messages, `environment` answers for `${NAME}`.
+    ///
+    /// # Errors
+    /// The text is neither YAML nor JSON. Other faults are kept for [`Reading::finish`].
+    pub fn of(
+        file: &str,
+        text: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, FileError> {
+        let mut document = Document::parse(text).map_err(|error| unreadable(file, &error))?;
+        let mut errors = Vec::new();
+        replace_variables(&mut document.value, "", environment, &mut errors);
+        let drafts = entries(&document.value, &mut errors);
+        Ok(Self {
+            file: file.to_owned(),
+            document,
+            drafts,
+            errors,
+        })
+    }
+
+    /// The entries without fault so far, in the order of the file.
+    pub fn drafts(&self) -> &[Draft] {
+        &self.drafts
+    }
+
+    /// A text of the document as it was written, with its variables replaced.
+    pub fn text(&self, pointer: &str) -> Option<&str> {
+        self.document.value.pointer(pointer)?.as_str()
+    }
+
+    /// Adds a fault, unless that field has one.
+    pub fn refuse(&mut self, error: FieldError) {
+        let is_same = |known: &FieldError| known.pointer == error.pointer;
+        if !self.errors.iter().any(is_same) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Every fault, in the order of the file; empty when there is none.
+    pub fn faults(&self) -> Vec<FileError> {
+        let mut errors: Vec<FileError> = self
+            .errors
+            .iter()
+            .map(|error| {
+                let place = self.document.place(&error.pointer);
+                FileError {
+                    file: self.file.clone(),
+                    line: place.line,
+                    column: place.column,
+                    pointer: error.pointer.clone(),
+                    message: error.message.clone(),
+                }
+            })
+            .collect();
+        errors.sort_by_key(|error| (error.line, error.column));
+        errors
+    }
+
+    /// The drafts.
+    ///
+    /// # Errors
+    /// [`Reading::faults`]; never an empty list.
+    pub fn finish(self) -> Result<Vec<Draft>, Vec<FileError>> {
+        let faults = self.faults();
+        if faults.is_empty() {
+            Ok(self.drafts)
+        } else {
+            Err(faults)
+        }
+    }
+}
+
 /// Reads the text of a file; `file` is its name for messages, `environment` answers for `${NAME}`.
 ///
 /// An entry without an `id` gets one from its customer and name ([`WebhookId::derived`]), so that applying a file twice
@@ -56,47 +139,31 @@ pub fn load(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Draft>, Vec<FileError>> {
-    let fault = |place: Place, error: FieldError| FileError {
+    Reading::of(file, text, environment)
+        .map_err(|fault| vec![fault])?
+        .finish()
+}
+
+fn unreadable(file: &str, error: &serde_saphyr::Error) -> FileError {
+    let place = error
+        .location()
+        .map_or(Place { line: 1, column: 1 }, Place::from);
+    // The formatter for users names no Rust options; without the snippet, whose line may hold a secret.
+    let message = error
+        .without_snippet()
+        .render_with_options(serde_saphyr::render_options! {
+            formatter: &serde_saphyr::UserMessageFormatter,
+            snippets: serde_saphyr::SnippetMode::Off,
+        });
+    // The place is said once, at the beginning.
+    let message = message.split(" at line ").next().unwrap_or_default();
+    FileError {
         file: file.to_owned(),
         line: place.line,
         column: place.column,
-        pointer: error.pointer,
-        message: error.message,
-    };
-    let mut document = Document::parse(text).map_err(|error| {
-        let place = error
-            .location()
-            .map_or(Place { line: 1, column: 1 }, Place::from);
-        // The formatter for users names no Rust options; without the snippet, whose line may hold a secret.
-        let message = error
-            .without_snippet()
-            .render_with_options(serde_saphyr::render_options! {
-                formatter: &serde_saphyr::UserMessageFormatter,
-                snippets: serde_saphyr::SnippetMode::Off,
-            });
-        // The place is said once, at the beginning.
-        let message = message.split(" at line ").next().unwrap_or_default();
-        vec![fault(
-            place,
-            FieldError {
-                pointer: String::new(),
-                message: format!("cannot be read: {message}"),
-            },
-        )]
-    })?;
-    let mut errors = Vec::new();
-    let mut value = std::mem::take(&mut document.value);
-    replace_variables(&mut value, "", environment, &mut errors);
-    let drafts = entries(&value, &mut errors);
-    if errors.is_empty() {
-        return Ok(drafts);
+        pointer: String::new(),
+        message: format!("cannot be read: {message}"),
     }
-    let mut errors: Vec<FileError> = errors
-        .into_iter()
-        .map(|error| fault(document.place(&error.pointer), error))
-        .collect();
-    errors.sort_by_key(|error| (error.line, error.column));
-    Err(errors)
 }
 
 fn entries(value: &Value, errors: &mut Vec<FieldError>) -> Vec<Draft> {

@@ -4,7 +4,7 @@
 //! would see.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -39,6 +39,24 @@ pub struct Cluster {
     prefix: String,
     admin: AdminClient<DefaultClientContext>,
     producer: ThreadedProducer<Acknowledgements>,
+    askers: Mutex<BTreeMap<String, Arc<BaseConsumer>>>,
+}
+
+/// Something for every partition of some topics.
+pub type ByPlace<T> = BTreeMap<(String, i32), T>;
+
+fn by_place(list: &TopicPartitionList) -> impl Iterator<Item = ((String, i32), Offset)> {
+    list.elements().into_iter().map(|element| {
+        let place = (element.topic().to_owned(), element.partition());
+        (place, element.offset())
+    })
+}
+
+fn one_topic<T>(all: ByPlace<T>) -> BTreeMap<i32, T> {
+    let of_topic = all.into_iter();
+    of_topic
+        .map(|((_, partition), value)| (partition, value))
+        .collect()
 }
 
 impl Cluster {
@@ -56,6 +74,8 @@ impl Cluster {
         config.set("reconnect.backoff.max.ms", "500");
         let admin = config.create().expect("an admin client");
         config.set("acks", "all").set("enable.idempotence", "true");
+        // With more than one request under way a topic that was made just now may lose the first (see `acknowledged`).
+        config.set("max.in.flight.requests.per.connection", "1");
         config
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "2");
@@ -71,6 +91,7 @@ impl Cluster {
             prefix: format!("{test}-{}.", &unique[20..]),
             admin,
             producer,
+            askers: Mutex::default(),
         }
     }
 
@@ -260,32 +281,75 @@ impl Cluster {
 
     /// What a group has committed of a topic, by partition: the next offset it would read. `None` where nothing was.
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, Option<i64>> {
-        let consumer = self.consumer(group);
-        let mut asked = TopicPartitionList::new();
-        for partition in self.partitions(topic) {
-            asked.add_partition(topic, partition);
-        }
-        let committed = consumer
-            .committed_offsets(asked, PATIENCE)
-            .expect("committed offsets");
-        let elements = committed.elements().into_iter();
-        elements
-            .map(|element| {
-                (
-                    element.partition(),
-                    element.offset().to_raw().filter(|raw| *raw >= 0),
-                )
-            })
+        one_topic(self.committed_of(group, &[topic]))
+    }
+
+    /// The same of several topics, in one question.
+    pub fn committed_of(&self, group: &str, topics: &[&str]) -> ByPlace<Option<i64>> {
+        let asked = self.places(topics, Offset::Invalid);
+        let committed = self.asker(group, |asker| {
+            asker
+                .committed_offsets(asked, PATIENCE)
+                .expect("committed offsets")
+        });
+        by_place(&committed)
+            .map(|(place, offset)| (place, offset.to_raw().filter(|raw| *raw >= 0)))
             .collect()
     }
 
     /// The high watermark of every partition: the offset the next record will have.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
-        let watermarks = self.watermarks(&self.consumer(&self.name("end-offsets")), topic);
-        watermarks
-            .into_iter()
-            .map(|(partition, (_, high))| (partition, high))
+        one_topic(self.ends_of(&[topic]))
+    }
+
+    /// The same of several topics, in one question.
+    pub fn ends_of(&self, topics: &[&str]) -> ByPlace<i64> {
+        // As a time this is "the end" (ListOffsets' LATEST).
+        let asked = self.places(topics, Offset::End);
+        let ends = self.asker(&self.name("ends"), |asker| {
+            asker.offsets_for_times(asked, PATIENCE).expect("ends")
+        });
+        by_place(&ends)
+            .map(|(place, offset)| (place, offset.to_raw().expect("an end")))
             .collect()
+    }
+
+    /// How many members a group has now.
+    pub fn members(&self, group: &str) -> usize {
+        let groups = self
+            .admin
+            .inner()
+            .fetch_group_list(Some(group), PATIENCE)
+            .expect("the group");
+        groups
+            .groups()
+            .iter()
+            .map(|group| group.members().len())
+            .sum()
+    }
+
+    fn places(&self, topics: &[&str], offset: Offset) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            let partitions = self.partitions(topic);
+            assert!(!partitions.is_empty(), "there is no topic {topic}");
+            for partition in partitions {
+                list.add_partition_offset(topic, partition, offset)
+                    .expect("a place");
+            }
+        }
+        list
+    }
+
+    /// A client for questions about a group, kept: to make one costs more than the question.
+    fn asker<T>(&self, group: &str, ask: impl FnOnce(&BaseConsumer) -> T) -> T {
+        let mut askers = self.askers.lock().expect("no test panics with it");
+        let asker = askers
+            .entry(group.to_owned())
+            .or_insert_with(|| Arc::new(self.consumer(group)))
+            .clone();
+        drop(askers);
+        ask(&asker)
     }
 
     /// A client that joins no group: it has a group's name only to ask for its commits.

@@ -2,6 +2,7 @@
 //!
 //! What really arrived is the only proof of a delivery; the application's own counters are not asked.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
@@ -117,6 +118,7 @@ impl Receiver {
     pub fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let log = Arc::new(Log {
             requests: Mutex::default(),
+            repeats: Mutex::default(),
             changed: Condvar::new(),
         });
         let desk = Arc::new(Desk {
@@ -204,6 +206,14 @@ impl Receiver {
         requests.into_iter().filter(Request::accepted).collect()
     }
 
+    /// Waits until `n` different deliveries (`webhook-id`s) have been answered with a 2xx.
+    pub fn wait_for_deliveries(&self, n: usize, timeout: Duration) {
+        self.wait_until(&format!("{n} deliveries"), timeout, |requests| {
+            let accepted = requests.iter().filter(|request| request.accepted());
+            accepted.map(Request::id).collect::<HashSet<_>>().len() >= n
+        });
+    }
+
     /// Waits until `enough` says so of the requests, and returns them all.
     pub fn wait_until(
         &self,
@@ -243,6 +253,8 @@ impl Drop for Receiver {
 
 struct Log {
     requests: Mutex<Vec<Request>>,
+    /// How many requests there were of each `webhook-id`.
+    repeats: Mutex<HashMap<String, usize>>,
     /// A request came, or was replied to.
     changed: Condvar,
 }
@@ -259,10 +271,13 @@ impl Log {
         let mut requests = self.lock();
         request.index = requests.len();
         if let Some(id) = request.id() {
-            request.repeat = requests
-                .iter()
-                .filter(|earlier| earlier.id() == Some(id))
-                .count();
+            let mut repeats = self
+                .repeats
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let count = repeats.entry(id.to_owned()).or_default();
+            request.repeat = *count;
+            *count += 1;
         }
         requests.push(request.clone());
         self.changed.notify_all();

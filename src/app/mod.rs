@@ -1,0 +1,283 @@
+//! Build, start, stop: `main`, the demo and the tests come in by this door.
+//!
+//! Starting verifies the topics, loads the catalog, and only then joins the groups; stopping stops the reading, ends or
+//! parks what is under way, commits and leaves (graceful within [`STOP_LIMIT`]).
+//!
+//! - `stages`: the loops and their readers
+//! - `prepare`: what a configuration means on a cluster: connection, topics, key
+//! - `health`: what is shown of a running instance
+
+mod health;
+mod prepare;
+mod stages;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::kafka::consumer::Reader;
+use crate::kafka::producer::Producer;
+use crate::kafka::settings::Connection;
+use crate::kafka::table::Follower;
+use crate::matching::catalog::Catalog;
+use crate::metrics::Metrics;
+use crate::outbound::breaker::State;
+use crate::outbound::{self, Outbound};
+use crate::pipeline::hold::Cursors;
+use crate::pipeline::topics::Topics;
+use crate::pipeline::{Ways, followers};
+use crate::subscription::WebhookId;
+use crate::subscription::seal::InvalidKey;
+use crate::web::{self, Inside};
+use health::{Running, Sources};
+pub use prepare::{connection, planned, reached, sealing_key};
+pub use stages::Stages;
+use stages::Starter;
+
+/// A graceful stop takes at most this.
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+const LOAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why the program does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kafka(#[from] crate::kafka::Error),
+    #[error(transparent)]
+    Outbound(#[from] outbound::Error),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("secrets.key: {0}")]
+    Key(#[from] InvalidKey),
+    #[error("{0}")]
+    Topics(String),
+    #[error(
+        "web.telemetry_listen: cannot listen on {address}: {fault}; free the port or name another"
+    )]
+    Listen {
+        address: SocketAddr,
+        fault: std::io::Error,
+    },
+    #[error(
+        "the broker at {0} does not answer; check kafka.bootstrap_servers, the network and, where the cluster wants them, security.protocol and its keys in kafka.properties ({1})"
+    )]
+    Unreachable(String, String),
+    #[error("the catalog could not be read within a minute; the broker is slow or away")]
+    CatalogNotLoaded,
+    #[error("could not start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the producer met a fatal error and the process must begin anew")]
+    ProducerFailed,
+    #[error("a reader ended by itself")]
+    ReaderEnded,
+}
+
+/// A running router.
+pub struct App {
+    inside: Arc<Running>,
+    outbound: Option<Arc<Outbound>>,
+    readers: Vec<Reader>,
+    /// Ended when dropped.
+    _followers: Vec<Follower>,
+    telemetry: SocketAddr,
+}
+
+impl App {
+    /// Starts the stages. When it returns the catalog is loaded and the groups are being joined.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left running.
+    pub async fn start(config: &Config, stages: Stages) -> Result<Self, Error> {
+        let (connection, plans) = planned(config).await?;
+        prepare::prepare_topics(config, &connection, plans).await?;
+        Self::start_on(config, stages, connection).await
+    }
+
+    /// The same on a cluster whose topics are known to be there (the embedded broker of the demo has no admin protocol).
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_on(
+        config: &Config,
+        stages: Stages,
+        connection: Connection,
+    ) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new()?);
+        let topics = Topics::new(&config.kafka.topic_prefix);
+        let catalog = Arc::new(Catalog::default());
+        let cursors = Arc::new(Cursors::default());
+        let key = sealing_key(config)?;
+        let followers = vec![
+            followers::catalog(
+                &connection,
+                &topics.subscriptions,
+                key,
+                Arc::clone(&catalog),
+                Arc::clone(&metrics),
+            )?,
+            followers::cursors(&connection, &topics.replays, Arc::clone(&cursors))?,
+        ];
+        let ways = Arc::new(Ways {
+            producer: Producer::start(&connection.producer(), Arc::clone(&metrics))?,
+            topics,
+            catalog: Arc::clone(&catalog),
+            metrics: Arc::clone(&metrics),
+            group: config.kafka.group_id.clone(),
+            record_attempts: config.history.attempts,
+        });
+        let deadline = Instant::now() + LOAD_LIMIT;
+        while !(catalog.is_loaded() && cursors.is_loaded()) {
+            if Instant::now() > deadline {
+                return Err(Error::CatalogNotLoaded);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+
+        let mut starter = Starter {
+            config,
+            connection: &connection,
+            ways: &ways,
+            readers: Vec::new(),
+        };
+        let outbound = if stages.deliver {
+            Some(starter.deliver(cursors)?)
+        } else {
+            None
+        };
+        if stages.release {
+            starter.release()?;
+        }
+        if stages.route {
+            starter.route()?;
+        }
+        let readers = starter.readers;
+        let inside = Arc::new(Running {
+            ways,
+            labelled_webhooks: config.web.metrics_webhooks,
+            sources: Sources::new(config, &connection),
+            statuses: readers
+                .iter()
+                .map(|reader| Arc::clone(reader.status()))
+                .collect(),
+            standings: outbound
+                .as_ref()
+                .map(|outbound| Arc::clone(outbound.standings())),
+            draining: AtomicBool::new(false),
+        });
+        let listen = config.web.telemetry_listen;
+        let telemetry = web::serve(listen, Arc::clone(&inside) as Arc<dyn Inside>)
+            .await
+            .map_err(|fault| Error::Listen {
+                address: listen,
+                fault,
+            })?;
+        info!(%telemetry, webhooks = catalog.now().len(), "started");
+        Ok(Self {
+            inside,
+            outbound,
+            readers,
+            _followers: followers,
+            telemetry,
+        })
+    }
+
+    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    pub fn telemetry(&self) -> SocketAddr {
+        self.telemetry
+    }
+
+    /// All metrics of this instance.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inside.ways.metrics
+    }
+
+    /// The version of a webhook in this instance's catalog.
+    pub fn webhook_version(&self, id: &str) -> Option<u64> {
+        self.inside
+            .ways
+            .catalog
+            .now()
+            .get(id)
+            .map(|webhook| webhook.version)
+    }
+
+    /// Whether every condition of readiness is met.
+    pub fn is_ready(&self) -> bool {
+        self.inside.checks().iter().all(|check| check.passes)
+    }
+
+    /// What the breaker of a webhook lets pass in this instance.
+    pub fn webhook_state(&self, id: &WebhookId) -> State {
+        let standings = self.inside.standings.as_ref();
+        standings.map_or(State::Passing, |standings| standings.get(id))
+    }
+
+    /// Records that are read and not settled, in all stages.
+    pub fn open(&self) -> usize {
+        self.inside
+            .statuses
+            .iter()
+            .map(|status| status.summary().open)
+            .sum()
+    }
+
+    /// Waits until the router cannot go on; it never ends well by itself.
+    pub async fn failed(&self) -> Error {
+        loop {
+            if self.inside.ways.producer.has_failed() {
+                return Error::ProducerFailed;
+            }
+            if self.readers.iter().any(Reader::is_finished) {
+                return Error::ReaderEnded;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Stops gracefully: reading ends, what waits goes back to its topic, requests under way end, offsets are committed,
+    /// the groups are left. It blocks for at most [`STOP_LIMIT`]; what is left then is read again by the next owner.
+    ///
+    /// # Errors
+    /// A reader had failed before.
+    pub fn stop(mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        self.inside.draining.store(true, Ordering::Release);
+        for reader in &self.readers {
+            reader.stop();
+        }
+        let mut result = Ok(());
+        for reader in self.readers.drain(..) {
+            while !reader.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if reader.is_finished() {
+                result = result.and(reader.join());
+            } else {
+                warn!(
+                    stage = reader.status().stage,
+                    "did not end in time; what was under way is read again"
+                );
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !self
+            .inside
+            .ways
+            .producer
+            .flush(left.max(Duration::from_millis(500)))
+        {
+            warn!(
+                "some records were not acknowledged in time; they are produced again by the next owner"
+            );
+        }
+        if let Some(outbound) = self.outbound.take().and_then(Arc::into_inner) {
+            outbound.stop(deadline.saturating_duration_since(Instant::now()));
+        }
+        info!("stopped");
+        result.map_err(Error::Kafka)
+    }
+}

@@ -1,0 +1,93 @@
+//! `dead-letters discard`: marks letters as done with, and takes that back.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use serde_json::json;
+
+use super::super::output::{Output, print, print_json};
+use super::super::{Answer, Context};
+use super::selection::Selection;
+use crate::pipeline::replaying::Order;
+use crate::retry::replay::Deed;
+
+#[derive(Args)]
+pub(super) struct Discard {
+    #[command(flatten)]
+    selection: Selection,
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["undo", "dry_run"])]
+    reason_text: Option<String>,
+    /// Only so many, those that died first
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Count only
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Take a discard back: its letters wait again
+    #[arg(long, value_name = "DISCARD_ID", conflicts_with_all = [
+        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "dry_run", "reason_text",
+    ])]
+    undo: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Discard {
+    pub(super) fn run(self, context: &Context) -> Answer {
+        let must_ask = !self.yes && !self.dry_run && self.undo.is_none();
+        if must_ask && !std::io::stdin().is_terminal() {
+            super::super::wrong_usage(
+                "there is no terminal to ask on: add --yes to discard, or --dry-run to count",
+            );
+        }
+        let replaying = super::open(context, None)?;
+        if let Some(id) = &self.undo {
+            let job = replaying.undo(id)?;
+            return match self.output {
+                Output::Json => print_json(&json!({"id": job.id, "undone": job.done})),
+                Output::Table => print(&format!(
+                    "{} was taken back; {} wait again\n",
+                    job.id,
+                    super::letters(job.done)
+                )),
+            };
+        }
+        let plan = replaying.plan(Order {
+            deed: Deed::Discard,
+            filter: self.selection.filter(),
+            to: None,
+            again: false,
+            reason: self.reason_text.unwrap_or_default(),
+            rate: None,
+            limit: self.limit,
+        })?;
+        if self.dry_run || plan.counts.total == 0 {
+            return match self.output {
+                Output::Json => print_json(&plan.counts),
+                Output::Table => print(&format!("to discard: {}\n", super::describe(&plan.counts))),
+            };
+        }
+        eprintln!("to discard: {}", super::describe(&plan.counts));
+        if must_ask && !super::confirmed("Discard them?")? {
+            return print("nothing was discarded\n");
+        }
+        let job = replaying.begin(plan)?;
+        match self.output {
+            Output::Json => print_json(&json!({
+                "id": job.id,
+                "state": job.state,
+                "done": job.done,
+                "total": job.total,
+            })),
+            Output::Table => print(&format!(
+                "discarded {} as {id}; `postrider dead-letters discard --undo {id}` takes it back\n",
+                super::letters(job.done),
+                id = job.id
+            )),
+        }
+    }
+}

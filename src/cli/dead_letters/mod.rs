@@ -1,0 +1,95 @@
+//! `postrider dead-letters`: what could not be delivered, shown from the topic itself, and sent in again or discarded.
+
+mod discard;
+mod list;
+mod replay;
+mod selection;
+mod show;
+
+use clap::{Args, Subcommand};
+
+use super::{Answer, Context};
+use crate::app;
+use crate::pipeline::replaying::{Counts, Replaying};
+use crate::pipeline::topics::Topics;
+
+/// `postrider dead-letters`.
+#[derive(Args)]
+pub(super) struct DeadLetters {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists dead letters, newest last, and counts them by reason
+    List(list::List),
+    /// Shows a dead letter whole: headers, body, and what became of it
+    Show(show::Show),
+    /// Sends dead letters in again, each with the delivery id that it had
+    Replay(replay::Replay),
+    /// Marks dead letters as done with; nothing is deleted
+    Discard(discard::Discard),
+}
+
+impl DeadLetters {
+    pub(super) fn run(self, context: &Context) -> Answer {
+        match self.command {
+            Command::List(list) => list.run(context),
+            Command::Show(show) => show.run(context),
+            Command::Replay(replay) => replay.run(context),
+            Command::Discard(discard) => discard.run(context),
+        }
+    }
+}
+
+/// The engine on the configured cluster, on its dead-letter topic or another one.
+fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<Replaying> {
+    let config = context.config()?;
+    let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
+    let topics = Topics::new(&config.kafka.topic_prefix);
+    Ok(Replaying::open(connection, &topics, letters)?)
+}
+
+/// "1 letter", "2 letters".
+fn letters(count: u64) -> String {
+    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
+}
+
+/// How many letters are meant, by reason, and which are left out.
+fn describe(counts: &Counts) -> String {
+    let mut text = letters(counts.total);
+    let mut by_reason: Vec<(&String, &u64)> = counts.by_reason.iter().collect();
+    by_reason.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    if !by_reason.is_empty() {
+        let words: Vec<String> = by_reason
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        text.push_str(&format!(" ({})", words.join(", ")));
+    }
+    if counts.not_replayable > 0 {
+        text.push_str(&format!(
+            "; {} more cannot be replayed (never a delivery, or cut to fit)",
+            counts.not_replayable
+        ));
+    }
+    if counts.done_before > 0 {
+        text.push_str(&format!(
+            "; {} more were replayed or discarded before",
+            counts.done_before
+        ));
+    }
+    text
+}
+
+/// Asks on the terminal.
+fn confirmed(question: &str) -> anyhow::Result<bool> {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
+}

@@ -1,0 +1,220 @@
+//! `dead-letters replay`: count, ask, send, and be stoppable at any moment.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::super::output::{Output, print, print_json};
+use super::super::{Answer, Context};
+use super::selection::Selection;
+use crate::outbound::guard::Guard;
+use crate::pipeline::replaying::{Order, Replaying};
+use crate::retry::replay::{Deed, Job, State};
+
+const SPEAK_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    selection: Selection,
+    /// Letters per second [default: retry.held_drain_per_second]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Only so many, those that died first
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// To this URL rather than the webhooks' own
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Count only
+    #[arg(long)]
+    dry_run: bool,
+    /// Also those that were replayed or discarded before
+    #[arg(long)]
+    again: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Go on with a replay that was stopped
+    #[arg(long, value_name = "REPLAY_ID", conflicts_with_all = [
+        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "again", "dry_run", "dead_topic",
+    ])]
+    resume: Option<String>,
+    /// Read the dead letters of this topic
+    #[arg(long, value_name = "NAME")]
+    dead_topic: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Replay {
+    pub(super) fn run(self, context: &Context) -> Answer {
+        let must_ask = !self.yes && !self.dry_run && self.resume.is_none();
+        if must_ask && !std::io::stdin().is_terminal() {
+            super::super::wrong_usage(
+                "there is no terminal to ask on: add --yes to replay, or --dry-run to count",
+            );
+        }
+        let config = context.config()?;
+        let replaying = super::open(context, self.dead_topic.as_deref())?;
+        let output = self.output;
+        if let Some(id) = &self.resume {
+            // The topic of a job is its own.
+            let topic = replaying.job(id)?.topic;
+            let replaying = super::open(context, Some(&topic))?;
+            let mut job = replaying.resume(id)?;
+            job.rate = self.rate.or(job.rate);
+            return send(&replaying, job, output);
+        }
+        let to = match &self.to {
+            Some(text) => {
+                let guard = Guard::new(config.outbound.allow_networks.clone());
+                let url = guard.parse_url(text);
+                Some(url.map_err(|refused| anyhow::anyhow!("--to: {refused}"))?)
+            }
+            None => None,
+        };
+        let everything = self.selection.is_everything();
+        let plan = replaying.plan(Order {
+            deed: Deed::Replay,
+            filter: self.selection.filter(),
+            to,
+            again: self.again,
+            reason: String::new(),
+            rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
+            limit: self.limit,
+        })?;
+        if self.dry_run || plan.counts.total == 0 {
+            return match output {
+                Output::Json => print_json(&plan.counts),
+                Output::Table => print(&format!("to replay: {}\n", super::describe(&plan.counts))),
+            };
+        }
+        eprintln!("to replay: {}", super::describe(&plan.counts));
+        if let Some(to) = &plan.job.to {
+            eprintln!("to the URL {to}");
+        }
+        if must_ask {
+            let which = if everything { "all of them" } else { "them" };
+            if !super::confirmed(&format!("Replay {which}?"))? {
+                return print("nothing was replayed\n");
+            }
+        }
+        let job = replaying.begin(plan)?;
+        send(&replaying, job, output)
+    }
+}
+
+fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
+    let stop = stop_on_signals()?;
+    let id = job.id.clone();
+    let how_to_resume = format!("go on with `postrider dead-letters replay --resume {id}`");
+    eprintln!("{id} began; Ctrl-C stops it, and it can be resumed");
+    let mut progress = Progress::new(&job);
+    let result = replaying.run(job, &stop, &mut |job| progress.tell(job));
+    progress.end();
+    let job = match result {
+        Ok(job) => job,
+        Err(fault) => bail!("{fault}; {how_to_resume}"),
+    };
+    if output == Output::Json {
+        print_json(&json!({
+            "id": job.id,
+            "state": job.state,
+            "done": job.done,
+            "total": job.total,
+        }))?;
+    }
+    if job.state != State::Finished {
+        bail!(
+            "stopped after {} of {}; {how_to_resume}",
+            job.done,
+            super::letters(job.total)
+        );
+    }
+    if output == Output::Table {
+        print(&format!(
+            "replayed {} as {}\n",
+            super::letters(job.done),
+            job.id
+        ))?;
+    }
+    Ok(())
+}
+
+/// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let runtime = super::super::runtime()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    if told.swap(true, Ordering::AcqRel) {
+                        std::process::exit(1);
+                    }
+                    eprintln!("stopping after this batch");
+                }
+            });
+        })?;
+    Ok(stop)
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: Option<ProgressBar>,
+    spoke_at: Instant,
+}
+
+impl Progress {
+    fn new(job: &Job) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(job.total).with_position(job.done);
+            let style =
+                ProgressStyle::with_template("{wide_bar} {pos}/{len}  {per_sec}  {eta} left");
+            match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self {
+            bar,
+            spoke_at: Instant::now(),
+        }
+    }
+
+    fn tell(&mut self, job: &Job) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(job.done);
+        } else if self.spoke_at.elapsed() >= SPEAK_EVERY {
+            self.spoke_at = Instant::now();
+            eprintln!("{} of {}", job.done, super::letters(job.total));
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

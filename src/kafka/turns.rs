@@ -1,0 +1,340 @@
+//! What the thread of a reader does: it polls, keeps the books, commits and answers rebalances.
+//!
+//! It keeps promise 2 and the fence of promise 5. Order of a turn: settlements first (so that a commit is as far as it can
+//! be), then rebalances, then commits, then records. A turn never waits for HTTP or for a stage: a stage that has no room
+//! says so ([`Stage::admits`]) and reading stops while the turns go on.
+//!
+//! What a rebalance does is in `handover`. `pause`/`resume` are not used: they drop the prefetch and
+//! can leave a partition silent (librdkafka 5343, 5591).
+//!
+//! [`Stage::admits`]: super::consumer::Stage::admits
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tracing::{error, warn};
+
+use super::books::{BookSummary, Books, Place};
+use super::consumer::{ReaderSettings, Stage};
+use super::handover::{HandBack, Strand};
+use super::membership::Membership;
+use super::receipt::{Heartbeat, Settlement};
+use super::status::Status;
+use super::{Error, bytes_of};
+use crate::metrics::Metrics;
+use crate::record::{Header, NextOffset, Record, SourceOffset};
+
+/// How often the frontier is committed. It bounds what a killed process repeats.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// A frontier that stands still for so long while work is open is an error.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+const RECORDS_A_TURN: usize = 512;
+
+/// What outlives a membership: the stage, its settings, and who watches.
+pub(super) struct Turns {
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) status: Arc<Status>,
+    pub(super) settings: ReaderSettings,
+    pub(super) stage: Box<dyn Stage>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Instant,
+}
+
+/// Why a consumer's life ended.
+enum End {
+    Stopped,
+    /// The process slept for longer than the session timeout: begin again as a new member.
+    Slept,
+    /// A partition's offsets did not rise: begin again at what is committed.
+    Disordered,
+}
+
+impl Turns {
+    /// Runs until it is stopped or cannot go on.
+    pub(super) fn run(mut self) -> Result<(), Error> {
+        loop {
+            let (back, settlements) = mpsc::channel();
+            let heartbeat = Arc::new(Heartbeat::new(self.settings.session_timeout));
+            let membership = Membership::new(self.settings.stage, Arc::clone(&self.metrics));
+            let consumer: BaseConsumer<Membership> =
+                self.settings.client.create_with_context(membership)?;
+            let topics: Vec<&str> = self.settings.topics.iter().map(String::as_str).collect();
+            consumer.subscribe(&topics)?;
+            let mut life = Life {
+                consumer: Arc::new(consumer),
+                books: Books::new(Arc::clone(&heartbeat), back),
+                settlements,
+                heartbeat,
+                strands: Vec::new(),
+                handing_back: None,
+                commit_due: Duration::ZERO,
+                stall_logged: false,
+            };
+            let end = life.live(&mut self)?;
+            life.leave(&mut self, &end);
+            match end {
+                End::Stopped => return Ok(()),
+                End::Slept => warn!(
+                    stage = self.settings.stage,
+                    "the process slept for longer than the session timeout; joining the group anew"
+                ),
+                End::Disordered => warn!(
+                    stage = self.settings.stage,
+                    "a partition's offsets did not rise; reading again from what is committed"
+                ),
+            }
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+}
+
+/// One membership of the group, from subscribe to close.
+pub(super) struct Life {
+    pub(super) consumer: Arc<BaseConsumer<Membership>>,
+    pub(super) books: Books,
+    pub(super) settlements: Receiver<Settlement>,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    pub(super) strands: Vec<Strand>,
+    pub(super) handing_back: Option<HandBack>,
+    pub(super) commit_due: Duration,
+    pub(super) stall_logged: bool,
+}
+
+impl Life {
+    fn live(&mut self, turns: &mut Turns) -> Result<End, Error> {
+        let mut stopping_since = None;
+        loop {
+            if !self.heartbeat.is_recent() {
+                return Ok(End::Slept);
+            }
+            if self.books.is_disordered() {
+                return Ok(End::Disordered);
+            }
+            self.heartbeat.turn();
+            self.take_settlements();
+            self.answer_rebalance(turns)?;
+            turns.stage.turn();
+            self.commit(turns)?;
+            self.report(turns);
+
+            if turns.stopping.load(Ordering::Acquire) {
+                // The stages end or park what is under way; when every receipt is back there is nothing to wait for.
+                // The app bounds the whole and drops what it does not wait for.
+                let since = *stopping_since.get_or_insert_with(|| {
+                    turns.stage.stopping();
+                    turns.now()
+                });
+                let waited = turns.now().saturating_sub(since);
+                if self.books.outstanding() == 0 || waited > STALL_LIMIT {
+                    return Ok(End::Stopped);
+                }
+                self.wait_for_settlement(Duration::from_millis(10));
+                continue;
+            }
+            if self.handing_back.is_some() || !turns.stage.admits() {
+                self.wait_for_settlement(Duration::from_millis(5));
+                continue;
+            }
+            if turns.settings.split {
+                self.read_strands(turns)?;
+            } else {
+                self.read(turns)?;
+            }
+        }
+    }
+
+    /// Commits what is settled and leaves the group, so that others take over at once.
+    fn leave(&mut self, turns: &mut Turns, end: &End) {
+        self.books.close_all();
+        turns.stage.fenced();
+        self.take_settlements();
+        // A frontier that came about out of order is not to be trusted.
+        if !matches!(end, End::Disordered)
+            && let Err(failure) = self.commit_now(turns)
+        {
+            warn!(stage = turns.settings.stage, %failure, "the last commit failed; the records since the one before are read again");
+        }
+        self.books.revoke_all();
+        self.strands.clear();
+        self.consumer.context().close();
+        turns.status.set(BookSummary::default());
+        // Dropping the consumer closes it; the group hears of it.
+    }
+
+    pub(super) fn take_settlements(&mut self) {
+        while let Ok(settlement) = self.settlements.try_recv() {
+            self.books.settle(settlement);
+        }
+    }
+
+    fn wait_for_settlement(&mut self, limit: Duration) {
+        if let Ok(settlement) = self.settlements.recv_timeout(limit) {
+            self.books.settle(settlement);
+        }
+    }
+
+    fn commit(&mut self, turns: &Turns) -> Result<(), Error> {
+        for (place, offset) in self.consumer.context().confirmed_commits() {
+            self.books.confirm_committed(&place, offset);
+        }
+        if turns.now() < self.commit_due || self.handing_back.is_some() {
+            return Ok(());
+        }
+        self.commit_due = turns.now() + COMMIT_INTERVAL;
+        let plan = self.books.commit_plan();
+        if !plan.is_empty() && turns.settings.keeps_place {
+            self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn commit_now(&mut self, turns: &Turns) -> Result<(), Error> {
+        let plan = self.books.commit_plan();
+        if !plan.is_empty() && turns.settings.keeps_place {
+            self.consumer.commit(&list_of(&plan)?, CommitMode::Sync)?;
+            for (place, offset) in plan {
+                self.books.confirm_committed(&place, offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, turns: &Turns) {
+        let summary = self.books.summary(turns.now());
+        turns.status.set(summary);
+        if summary.open > 0 && summary.oldest > STALL_LIMIT {
+            if !self.stall_logged {
+                error!(
+                    stage = turns.settings.stage,
+                    open = summary.open,
+                    oldest_seconds = summary.oldest.as_secs(),
+                    "the ledger stands still: a record has been open for more than a minute"
+                );
+                self.stall_logged = true;
+            }
+        } else {
+            self.stall_logged = false;
+        }
+    }
+
+    fn read(&mut self, turns: &mut Turns) -> Result<(), Error> {
+        let mut wait = turns.stage.patience();
+        for _ in 0..RECORDS_A_TURN {
+            let Some(polled) = self.consumer.poll(wait) else {
+                return Ok(());
+            };
+            wait = Duration::ZERO;
+            match polled {
+                Ok(message) => receive(&mut self.books, turns, &message),
+                Err(failure) => return tell(turns.settings.stage, failure),
+            }
+            if !turns.stage.admits() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_strands(&mut self, turns: &mut Turns) -> Result<(), Error> {
+        let mut read = 0;
+        for strand in &self.strands {
+            while read < RECORDS_A_TURN && turns.stage.wants(&strand.place.0, strand.place.1) {
+                match strand.queue.poll(Duration::ZERO) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        receive(&mut self.books, turns, &message);
+                        read += 1;
+                    }
+                    Some(Err(failure)) => tell(turns.settings.stage, failure)?,
+                }
+            }
+        }
+        // The main queue serves rebalances and errors, and must be polled whatever the strands do.
+        let wait = if read > 0 {
+            Duration::ZERO
+        } else {
+            turns.stage.patience()
+        };
+        match self.consumer.poll(wait) {
+            None => Ok(()),
+            Some(Ok(message)) => {
+                receive(&mut self.books, turns, &message);
+                Ok(())
+            }
+            Some(Err(failure)) => tell(turns.settings.stage, failure),
+        }
+    }
+}
+
+fn receive(books: &mut Books, turns: &mut Turns, message: &BorrowedMessage<'_>) {
+    let offset = SourceOffset(message.offset());
+    let opened = books.open(
+        message.topic(),
+        message.partition(),
+        offset,
+        turns.clock.elapsed(),
+    );
+    let Some((receipt, topic)) = opened else {
+        return;
+    };
+    let record = Record {
+        topic,
+        partition: message.partition(),
+        offset,
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(bytes_of),
+        payload: message.payload().map(bytes_of),
+        headers: headers_of(message),
+    };
+    turns.stage.receive(record, receipt);
+}
+
+/// The headers of a message, in their order.
+pub(super) fn headers_of<M: Message>(message: &M) -> Vec<Header> {
+    message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| Header {
+                name: header.key.to_owned().into(),
+                value: header.value.map(bytes_of),
+            })
+            .collect()
+    })
+}
+
+pub(super) fn list_of(offsets: &[(Place, NextOffset)]) -> Result<TopicPartitionList, Error> {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(offset.0))?;
+    }
+    Ok(list)
+}
+
+/// Tells of a consumer's error. Nearly all pass by themselves; a fatal one ends the process, which begins again.
+fn tell(stage: &'static str, failure: KafkaError) -> Result<(), Error> {
+    match failure {
+        KafkaError::MessageConsumptionFatal(_) => Err(Error::Client(failure)),
+        KafkaError::MessageConsumption(
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+        ) => {
+            warn!(
+                stage,
+                "a topic to read does not exist (yet); waiting for it"
+            );
+            Ok(())
+        }
+        other => {
+            warn!(stage, failure = %other, "the consumer met an error and goes on");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What an order means, counted exactly before anything is done. Memory follows `limit` at most, never the topic (promise 6).
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::super::now_ms;
+use super::{Error, ID_PREFIX, Replaying};
+use crate::kafka::table::{Span, narrow_to_time, scan, spans};
+use crate::retry::dead_letter::DeadLetter;
+use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, State, Stretch};
+
+/// What somebody wants done with dead letters.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub deed: Deed,
+    pub filter: LetterFilter,
+    /// Another URL than the webhooks' own. The caller has asked the guard about it; it is asked again at each request.
+    pub to: Option<url::Url>,
+    /// Also what was replayed or discarded before.
+    pub again: bool,
+    /// Why, for a discard.
+    pub reason: String,
+    /// Letters per second.
+    pub rate: Option<u32>,
+    /// Only so many: those that died first.
+    pub limit: Option<usize>,
+}
+
+/// How many letters an order means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub total: u64,
+    pub by_reason: BTreeMap<String, u64>,
+    /// Meant, but never a delivery, or cut: a replay leaves them.
+    pub not_replayable: u64,
+    /// Meant, but replayed or discarded before.
+    pub done_before: u64,
+}
+
+impl Counts {
+    fn count(&mut self, reason: &str) {
+        self.total += 1;
+        // Only the first letter of a reason needs a copy of the word.
+        match self.by_reason.get_mut(reason) {
+            Some(count) => *count += 1,
+            None => {
+                self.by_reason.insert(reason.to_owned(), 1);
+            }
+        }
+    }
+}
+
+/// An order, counted: nothing has been written yet.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub job: Job,
+    pub counts: Counts,
+}
+
+impl Replaying {
+    /// Visits the letters that a filter means, partition by partition, each with the job that dealt with it last.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`] and [`Error::Unreadable`].
+    pub fn letters(
+        &self,
+        filter: &LetterFilter,
+        mut visit: impl FnMut(DeadLetter, Option<&Job>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let jobs = self.jobs()?;
+        self.scan(filter, &self.spans(filter)?, |letter| {
+            let doer = jobs.doer(&letter);
+            visit(letter, doer)
+        })
+    }
+
+    /// The letter at a place; `None` when there is none, or no longer.
+    ///
+    /// # Errors
+    /// As [`Replaying::letters`].
+    pub fn letter_at(&self, partition: i32, offset: i64) -> Result<Option<DeadLetter>, Error> {
+        let all = spans(&self.connection, &self.letters)?;
+        let holds =
+            |span: &&Span| span.partition == partition && span.from <= offset && offset < span.to;
+        let Some(span) = all.iter().find(holds) else {
+            return Ok(None);
+        };
+        let one = Span {
+            from: offset,
+            to: offset.saturating_add(1),
+            ..*span
+        };
+        let mut found = None;
+        self.scan(&LetterFilter::default(), &[one], |letter| {
+            found = Some(letter);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Counts what an order means.
+    ///
+    /// # Errors
+    /// As [`Replaying::letters`].
+    pub fn plan(&self, order: Order) -> Result<Plan, Error> {
+        let jobs = self.jobs()?;
+        let spans = self.spans(&order.filter)?;
+        let mut counts = Counts::default();
+        let mut first = order.limit.map(Earliest::new);
+        self.scan(&order.filter, &spans, |letter| {
+            match standing(&order, &jobs, &letter) {
+                Standing::Done => counts.done_before += 1,
+                Standing::Impossible => counts.not_replayable += 1,
+                Standing::Meant => match &mut first {
+                    Some(first) => first.offer(letter),
+                    None => counts.count(&letter.reason),
+                },
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut stretches: BTreeMap<i32, Stretch> = spans
+            .iter()
+            .filter(|span| span.from < span.to)
+            .map(|span| (span.partition, stretch(*span)))
+            .collect();
+        if let Some(first) = first {
+            first.cut(&mut stretches, &mut counts);
+        }
+        let now = now_ms();
+        let job = Job {
+            id: format!("{ID_PREFIX}{}", uuid::Uuid::now_v7().simple()),
+            topic: self.letters.to_string(),
+            deed: order.deed,
+            filter: order.filter,
+            to: order.to.map(String::from),
+            again: order.again,
+            reason: order.reason,
+            rate: order.rate,
+            state: State::Running,
+            created_at_ms: now,
+            updated_at_ms: now,
+            resumptions: Vec::new(),
+            undone_at_ms: None,
+            stretches,
+            done: 0,
+            total: counts.total,
+        };
+        Ok(Plan { job, counts })
+    }
+
+    fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
+        let mut spans = spans(&self.connection, &self.letters)?;
+        if let Some(since_ms) = filter.since_ms {
+            narrow_to_time(&self.connection, &self.letters, &mut spans, since_ms)?;
+        }
+        Ok(spans)
+    }
+
+    pub(super) fn scan(
+        &self,
+        filter: &LetterFilter,
+        spans: &[Span],
+        mut each: impl FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        scan(&self.connection, &self.letters, spans, |record| {
+            let letter = DeadLetter::from_record(record);
+            if filter.matches(&letter) {
+                each(letter)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(())
+    }
+}
+
+enum Standing {
+    Meant,
+    Done,
+    Impossible,
+}
+
+fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
+    if !order.again && jobs.doer(letter).is_some() {
+        Standing::Done
+    } else if order.deed == Deed::Replay && !letter.is_replayable() {
+        Standing::Impossible
+    } else {
+        Standing::Meant
+    }
+}
+
+fn stretch(span: Span) -> Stretch {
+    Stretch {
+        from: span.from,
+        to: span.to,
+        next: span.from,
+    }
+}
+
+/// The letters that died first, at most `limit` of them, so chosen that in each partition they are all that come before a place.
+struct Earliest {
+    limit: usize,
+    /// Time, partition, offset, reason; the last to have died on top.
+    chosen: BinaryHeap<(i64, i32, i64, String)>,
+    is_cut: bool,
+    /// The partition that is being offered, and the latest time seen in it: a broker's clock may step back, offsets do not.
+    latest: (i32, i64),
+}
+
+impl Earliest {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            chosen: BinaryHeap::new(),
+            is_cut: false,
+            latest: (-1, i64::MIN),
+        }
+    }
+
+    fn offer(&mut self, letter: DeadLetter) {
+        let partition = letter.place.partition;
+        let time_ms = match self.latest {
+            (same, latest) if same == partition => latest.max(letter.died_at_ms),
+            _ => letter.died_at_ms,
+        };
+        self.latest = (partition, time_ms);
+        self.chosen
+            .push((time_ms, partition, letter.place.offset, letter.reason));
+        if self.chosen.len() > self.limit {
+            self.chosen.pop();
+            self.is_cut = true;
+        }
+    }
+
+    /// Ends the stretches behind the last chosen letter of each partition, if letters were left out.
+    fn cut(self, stretches: &mut BTreeMap<i32, Stretch>, counts: &mut Counts) {
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        for (_, partition, offset, reason) in &self.chosen {
+            counts.count(reason);
+            let end = ends.entry(*partition).or_default();
+            *end = (*end).max(offset.saturating_add(1));
+        }
+        if self.is_cut {
+            stretches.retain(|partition, stretch| {
+                ends.get(partition).is_some_and(|end| {
+                    stretch.to = *end;
+                    true
+                })
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Record, SourceOffset};
+
+    fn letter(partition: i32, offset: i64, died_at_ms: i64) -> DeadLetter {
+        DeadLetter::from_record(Record {
+            topic: "dead".into(),
+            partition,
+            offset: SourceOffset(offset),
+            timestamp_ms: Some(died_at_ms),
+            key: None,
+            payload: None,
+            headers: Vec::new(),
+        })
+    }
+
+    fn earliest(partitions: &[Vec<i64>], limit: usize) -> (BTreeMap<i32, Stretch>, Counts) {
+        let mut first = Earliest::new(limit);
+        let mut stretches = BTreeMap::new();
+        for (partition, times) in (0..).zip(partitions) {
+            for (offset, time) in (0..).zip(times) {
+                first.offer(letter(partition, offset, *time));
+            }
+            let to = i64::try_from(times.len()).unwrap();
+            let span = Span {
+                partition,
+                from: 0,
+                to,
+            };
+            stretches.insert(partition, stretch(span));
+        }
+        let mut counts = Counts::default();
+        first.cut(&mut stretches, &mut counts);
+        (stretches, counts)
+    }
+
+    #[test]
+    fn the_first_to_have_died_are_chosen_over_all_partitions() {
+        let (stretches, counts) = earliest(&[vec![10, 30], vec![20, 40]], 3);
+        assert_eq!(counts.total, 3);
+        assert_eq!(stretches[&0].to, 2);
+        assert_eq!(stretches[&1].to, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_stretches_hold_exactly_the_counted_letters(
+            partitions in prop::collection::vec(prop::collection::vec(0i64..50, 0..20), 1..4),
+            limit in 1usize..40,
+        ) {
+            let all: usize = partitions.iter().map(Vec::len).sum();
+            let (stretches, counts) = earliest(&partitions, limit);
+            let held: i64 = stretches.values().map(|stretch| stretch.to - stretch.from).sum();
+            prop_assert_eq!(counts.total, all.min(limit) as u64);
+            prop_assert_eq!(held, all.min(limit) as i64);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! A job at work: batch by batch, and the cursor written behind each.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use super::super::now_ms;
+use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
+use crate::kafka::table::{Span, scan};
+use crate::record::{Record, Source};
+use crate::retry::dead_letter::DeadLetter;
+use crate::retry::replay::{Job, Jobs, SILENT_AFTER_MS, State};
+
+const BATCH_LETTERS: usize = 100;
+const BATCH_TIME: Duration = Duration::from_secs(1);
+/// A wait looks this often whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What a slow batch missed of the pace may be made up for, up to so much.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+/// What a letter's produce came to: its place in the dead-letter topic, and why it was refused.
+type Answer = (Source, Option<String>);
+
+impl Replaying {
+    /// Sends the letters of a job to `dispatch` until its end, or until `stop` is set. `told` hears of every batch. The returned job is as it was
+    /// written: finished, or stopped.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`], [`Error::Refused`], [`Error::Slept`]. What is written of the job then can be resumed.
+    pub fn run(
+        &self,
+        job: Job,
+        stop: &AtomicBool,
+        told: &mut dyn FnMut(&Job),
+    ) -> Result<Job, Error> {
+        let mut others = self.jobs()?;
+        others.0.retain(|other| other.id != job.id);
+        let mut run = Run {
+            replaying: self,
+            others,
+            pace: Pace::new(job.rate),
+            batch: Batch::new(),
+            job,
+            stop,
+            told,
+        };
+        let result = run.through_all();
+        let mut job = run.job;
+        match result {
+            Ok(()) => {
+                let is_through = job
+                    .stretches
+                    .values()
+                    .all(|stretch| stretch.next >= stretch.to);
+                job.state = if is_through {
+                    State::Finished
+                } else {
+                    State::Stopped
+                };
+                job.updated_at_ms = now_ms();
+                self.write(&job)?;
+                Ok(job)
+            }
+            // Another may have taken it up by now: its record is theirs.
+            Err(fault @ Error::Slept(_)) => Err(fault),
+            Err(fault) => {
+                job.state = State::Stopped;
+                // It can be resumed without this as well, only not at once.
+                let _ = self.write(&job);
+                Err(fault)
+            }
+        }
+    }
+}
+
+struct Run<'a> {
+    replaying: &'a Replaying,
+    others: Jobs,
+    job: Job,
+    pace: Pace,
+    batch: Batch,
+    stop: &'a AtomicBool,
+    told: &'a mut dyn FnMut(&Job),
+}
+
+impl Run<'_> {
+    fn through_all(&mut self) -> Result<(), Error> {
+        let spans: Vec<Span> = self
+            .job
+            .stretches
+            .iter()
+            .map(|(partition, stretch)| Span {
+                partition: *partition,
+                from: stretch.next,
+                to: stretch.to,
+            })
+            .filter(|span| span.from < span.to)
+            .collect();
+        for span in spans {
+            let mut goes_on = Ok(true);
+            let replaying = self.replaying;
+            scan(
+                &replaying.connection,
+                &replaying.letters,
+                &[span],
+                |record| {
+                    goes_on = self.step(record);
+                    match goes_on {
+                        Ok(true) => ControlFlow::Continue(()),
+                        _ => ControlFlow::Break(()),
+                    }
+                },
+            )?;
+            if !goes_on? {
+                return Ok(());
+            }
+            self.settle(span.partition, span.to)?;
+        }
+        Ok(())
+    }
+
+    /// Deals with one record; `false` when the job is to stop.
+    fn step(&mut self, record: Record) -> Result<bool, Error> {
+        let (partition, offset) = (record.partition, record.offset.0);
+        if self.stop.load(Ordering::Acquire) {
+            self.settle(partition, offset)?;
+            return Ok(false);
+        }
+        let Some(delivery) = self.wanted(record) else {
+            if self.batch.began.elapsed() >= BATCH_TIME {
+                self.settle(partition, offset.saturating_add(1))?;
+            }
+            return Ok(true);
+        };
+        if self.batch.sent >= BATCH_LETTERS || self.pace.next > self.batch.began + BATCH_TIME {
+            self.settle(partition, offset)?;
+        }
+        if !self.pace.wait(self.stop) {
+            self.settle(partition, offset)?;
+            return Ok(false);
+        }
+        let silent_ms = now_ms().saturating_sub(self.job.updated_at_ms);
+        if silent_ms > SILENT_AFTER_MS / 2 {
+            return Err(Error::Slept(silent_ms / 1000));
+        }
+        let place = Source {
+            topic: self.replaying.letters.clone(),
+            partition,
+            offset,
+        };
+        let answers = self.batch.to_answer.clone();
+        let record = delivery.to_record(&self.replaying.dispatch, true);
+        self.replaying.producer.send(
+            &record,
+            Box::new(move |written| {
+                let refusal = written.err().map(|refused| refused.to_string());
+                // Nobody listens any more when the job has given up.
+                let _ = answers.send((place, refusal));
+            }),
+        );
+        self.batch.sent += 1;
+        Ok(true)
+    }
+
+    /// The delivery to send, unless the letter is not meant, done already, or none.
+    fn wanted(&self, record: Record) -> Option<crate::delivery::Delivery> {
+        let letter = DeadLetter::from_record(record);
+        let is_meant = self.job.filter.matches(&letter)
+            && (self.job.again || self.others.doer(&letter).is_none());
+        if !is_meant {
+            return None;
+        }
+        letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())
+    }
+
+    /// Waits until the batch is in `dispatch`, then writes that everything below `next` is done.
+    fn settle(&mut self, partition: i32, next: i64) -> Result<(), Error> {
+        let mut refused: Option<(Source, String)> = None;
+        for (place, refusal) in self.batch.answers()? {
+            match refusal {
+                None => self.job.done += 1,
+                Some(reason) => {
+                    if refused.as_ref().is_none_or(|(first, _)| place < *first) {
+                        refused = Some((place, reason));
+                    }
+                }
+            }
+        }
+        let reached = refused.as_ref().map_or(next, |(place, _)| place.offset);
+        if let Some(stretch) = self.job.stretches.get_mut(&partition) {
+            stretch.next = stretch.next.max(reached);
+        }
+        self.job.updated_at_ms = now_ms();
+        self.replaying.write(&self.job)?;
+        (self.told)(&self.job);
+        self.batch = Batch::new();
+        match refused {
+            Some((place, reason)) => Err(Error::Refused { place, reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Letters that were handed to the producer since the cursor was written.
+struct Batch {
+    began: Instant,
+    sent: usize,
+    to_answer: Sender<Answer>,
+    answer: Receiver<Answer>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let (to_answer, answer) = mpsc::channel();
+        Self {
+            began: Instant::now(),
+            sent: 0,
+            to_answer,
+            answer,
+        }
+    }
+
+    fn answers(&self) -> Result<Vec<Answer>, Error> {
+        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+        (0..self.sent)
+            .map(|_| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.answer.recv_timeout(left).map_err(|_| {
+                    Error::Kafka(crate::kafka::Error::NoAnswer(format!(
+                        "the broker did not acknowledge a batch within {} s; its letters may be sent once more on resume",
+                        ACKNOWLEDGED_WITHIN.as_secs()
+                    )))
+                })
+            })
+            .collect()
+    }
+}
+
+/// So many letters a second.
+struct Pace {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        Self {
+            interval: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1)),
+            next: Instant::now(),
+        }
+    }
+
+    /// Waits for the next letter's moment; `false` when `stop` was set first.
+    fn wait(&mut self, stop: &AtomicBool) -> bool {
+        loop {
+            if stop.load(Ordering::Acquire) {
+                return false;
+            }
+            let left = self.next.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+        let earliest = Instant::now().checked_sub(CATCH_UP).unwrap_or(self.next);
+        self.next = self.next.max(earliest) + self.interval;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_kept_and_a_stop_ends_the_wait() {
+        let stop = AtomicBool::new(false);
+        let mut pace = Pace::new(Some(50));
+        let began = Instant::now();
+        assert!((0..11).all(|_| pace.wait(&stop)));
+        assert!(began.elapsed() >= Duration::from_millis(199));
+
+        let mut slow = Pace::new(Some(1));
+        assert!(slow.wait(&stop));
+        stop.store(true, Ordering::Release);
+        assert!(!slow.wait(&stop));
+    }
+
+    #[test]
+    fn no_rate_is_no_wait() {
+        let mut pace = Pace::new(None);
+        let began = Instant::now();
+        assert!((0..1000).all(|_| pace.wait(&AtomicBool::new(false))));
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+}
