@@ -22,7 +22,7 @@ const GATE_PAUSE: Duration = Duration::from_secs(1);
 const FAST_PER_SECOND: f64 = 5000.0;
 /// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
 /// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = HORIZON;
 /// Requests in flight that a lane begins with. One that answers gets up to its `max_concurrency` within a few requests; many that do not
 /// answer cannot use up the requests of the whole instance.
 const FIRST_WINDOW: u32 = 4;
@@ -119,13 +119,19 @@ impl<T> Lane<T> {
 
     /// What a request takes, or how long none has ended.
     fn latency_now(&self, now: Duration) -> Duration {
+        self.latency
+            .max(self.silence(now))
+            .max(Duration::from_micros(1))
+    }
+
+    /// How long nothing has come back, once that is longer than any hiccup.
+    fn silence(&self, now: Duration) -> Duration {
         let silence = now.saturating_sub(self.quiet_since);
-        let latency = if self.in_flight > 0 && silence >= SILENCE {
-            self.latency.max(silence)
+        if self.in_flight > 0 && silence >= SILENCE {
+            silence
         } else {
-            self.latency
-        };
-        latency.max(Duration::from_micros(1))
+            Duration::ZERO
+        }
     }
 
     /// Offers an item. `fresh` is false for one that comes back at the time that was reserved for it.
@@ -156,9 +162,11 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval = (self.latency_now(now) / self.window)
-            .clamp(Duration::from_micros(10), Duration::from_secs(1));
-        let slot = self.reserved_until.max(now + HORIZON) + interval;
+        let interval =
+            (self.latency / self.window).clamp(Duration::from_micros(10), Duration::from_secs(1));
+        // How long a silence lasts says when to try again, not how far apart: spread over it, a stall of a second would cost minutes.
+        let pause = HORIZON.max(self.silence(now) * 2);
+        let slot = self.reserved_until.max(now + pause) + interval;
         self.reserved_until = slot;
         slot - now
     }
@@ -365,6 +373,20 @@ mod tests {
         assert_eq!(open, 10);
         lane.ended(S / 1000, Some(false), None, Duration::ZERO);
         assert_eq!(send_all(&mut lane), 0, "nine are under way, five may be");
+    }
+
+    #[test]
+    fn a_silence_postpones_what_waits_and_does_not_spread_it() {
+        let mut lane: Lane<u32> = Lane::new(64, Patience::default(), Duration::ZERO);
+        for item in 0..10_000 {
+            lane.offer(item, true, Duration::ZERO);
+        }
+        send_all(&mut lane);
+        assert!(lane.sweep(S).is_empty(), "a second may be ours");
+        let back = lane.sweep(3 * S);
+        assert!(back.len() > 9_000);
+        let soon = |pause: &Duration| (6 * S..8 * S).contains(pause);
+        assert!(back.iter().all(|(_, pause, _)| soon(pause)));
     }
 
     #[test]
