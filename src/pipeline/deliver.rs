@@ -38,15 +38,8 @@ impl Stage for Deliver {
                 self.take(delivery, cost, receipt);
             }
             Err(fault) => {
-                let letter = dead_letter::of_record(
-                    &record,
-                    DeadReason::Undecodable,
-                    &fault.to_string(),
-                    &self.ways.topics.dead_letters,
-                    &self.ways.group_of(STAGE),
-                );
                 self.ways
-                    .bury(letter, DeadReason::Undecodable, receipt.split(1));
+                    .bury_undecodable(&record, &fault.to_string(), STAGE, receipt);
             }
         }
     }

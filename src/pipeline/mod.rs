@@ -21,10 +21,10 @@ use tracing::error;
 
 use crate::delivery::{DeadReason, Delivery, Ending};
 use crate::kafka::producer::Producer;
-use crate::kafka::receipt::SharedReceipt;
+use crate::kafka::receipt::{Receipt, SharedReceipt};
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
-use crate::record::Outgoing;
+use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
 use topics::Topics;
 
@@ -67,6 +67,24 @@ impl Ways {
                 }
             }),
         );
+    }
+
+    /// Writes the dead letter of a record that is no event or no delivery, and settles it.
+    pub(crate) fn bury_undecodable(
+        self: &Arc<Self>,
+        record: &Record,
+        why: &str,
+        stage: &'static str,
+        receipt: Receipt,
+    ) {
+        let letter = dead_letter::of_record(
+            record,
+            DeadReason::Undecodable,
+            why,
+            &self.topics.dead_letters,
+            &self.group_of(stage),
+        );
+        self.bury(letter, DeadReason::Undecodable, receipt.split(1));
     }
 
     /// The same from within an acknowledgement, for what a topic refused.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ways, now_ms};
-use crate::delivery::{DeadReason, Delivery};
+use crate::delivery::Delivery;
 use crate::kafka::consumer::Stage;
 use crate::kafka::receipt::{Receipt, Standing};
 use crate::record::Record;
-use crate::retry::dead_letter;
 use crate::retry::ladder::{RUNGS, rung_of_topic};
 use crate::retry::release::{Arrival, Release, Step};
 
@@ -79,15 +78,8 @@ impl Stage for Releasing {
                 self.act();
             }
             Err(fault) => {
-                let letter = dead_letter::of_record(
-                    &record,
-                    DeadReason::Undecodable,
-                    &fault.to_string(),
-                    &self.ways.topics.dead_letters,
-                    &self.ways.group_of(STAGE),
-                );
                 self.ways
-                    .bury(letter, DeadReason::Undecodable, receipt.split(1));
+                    .bury_undecodable(&record, &fault.to_string(), STAGE, receipt);
             }
         }
     }

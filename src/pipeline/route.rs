@@ -40,15 +40,7 @@ impl Stage for Route {
             }
             Decoded::Undecodable(reason) => {
                 tracing::warn!(stage = STAGE, source = %record.source(), reason, "a record is no event; it goes to the dead letters");
-                let letter = dead_letter::of_record(
-                    &record,
-                    DeadReason::Undecodable,
-                    &reason,
-                    &self.ways.topics.dead_letters,
-                    &self.ways.group_of(STAGE),
-                );
-                self.ways
-                    .bury(letter, DeadReason::Undecodable, receipt.split(1));
+                self.ways.bury_undecodable(&record, &reason, STAGE, receipt);
             }
             Decoded::Event(event) => self.fan_out(&record, &event, receipt),
         }
