@@ -85,7 +85,7 @@ impl Record {
 
     /// What holding the record in memory costs, in bytes, roughly.
     pub fn cost_bytes(&self) -> usize {
-        const OVERHEAD_BYTES: usize = 512;
+        const OVERHEAD_BYTES: usize = 1536;
         self.payload.as_ref().map_or(0, Bytes::len)
             + self.key.as_ref().map_or(0, Bytes::len)
             + self

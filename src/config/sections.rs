@@ -124,7 +124,7 @@ impl Default for Outbound {
             shards: 0,
             breaker_failures: 10,
             breaker_probe_seconds: 30,
-            memory_bytes: 67_108_864,
+            memory_bytes: 16_777_216,
         }
     }
 }

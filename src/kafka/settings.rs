@@ -55,8 +55,8 @@ impl Connection {
             .set("check.crcs", "true")
             // The prefetch is memory that no budget of ours sees, so it is small; the pause that librdkafka makes when it
             // is full (a second by default) is short.
-            .set("queued.min.messages", "20000")
-            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.min.messages", "5000")
+            .set("queued.max.messages.kbytes", "4096")
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100");
         for (name, value) in &self.consumer_properties {
@@ -87,7 +87,7 @@ impl Connection {
         let mut config = self.base();
         config
             .set("linger.ms", "2")
-            .set("queue.buffering.max.kbytes", "65536")
+            .set("queue.buffering.max.kbytes", "32768")
             .set("queue.buffering.max.messages", "100000")
             .set("compression.type", "none");
         for (name, value) in &self.producer_properties {

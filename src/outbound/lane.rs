@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a 429 that names none.
 const GATE_PAUSE: Duration = Duration::from_secs(1);
 /// A lane that sends so many a second keeps all that comes: the ladder costs a delivery four more topic writes, and what would be sent
-/// within a few seconds anyway had better wait here, even if reading has to wait for it when the budget is full.
-const FAST_PER_SECOND: f64 = 5000.0;
+/// within seconds anyway had better wait here, even if reading has to wait for it when the budget is full (which is small for that reason).
+const FAST_PER_SECOND: f64 = 500.0;
 /// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
 /// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
 const SILENCE: Duration = HORIZON;
