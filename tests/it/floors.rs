@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const STAGES: [&str; 5] = ["intake", "matching", "outbound", "retry", "web"];
+const STAGES: [&str; 6] = [
+    "intake", "matching", "outbound", "retry", "history", "web",
+];
 /// What stands below the stages.
 const NOUNS: [&str; 6] = [
     "event",
