@@ -29,6 +29,8 @@ pub mod headers {
     pub const SOURCE_TIMESTAMP: &str = "postrider-source-timestamp";
     pub const CREATED_AT: &str = "postrider-created-at";
     pub const URL: &str = "postrider-url";
+    /// Of a dead letter: the customer of its webhook.
+    pub const CUSTOMER: &str = "postrider-customer";
 
     /// Whether a header is one that we write and therefore never take over from a source record.
     pub fn is_ours(name: &str) -> bool {

@@ -104,6 +104,14 @@ metrics! {
     catalog_errors: IntCounter = "postrider_catalog_errors_total";
     /// Source topics that do not exist; they are waited for.
     source_topics_missing: IntGauge = "postrider_source_topics_missing";
+    /// What the history takes on disk, in bytes.
+    history_bytes: IntGauge = "postrider_history_bytes";
+    /// Age in seconds of the oldest record that was read for the history and is not written to it yet; 0 when nothing waits.
+    history_lag: GaugeVec = "postrider_history_lag_seconds"["store"];
+    /// Records written to the history.
+    history_records: IntCounter = "postrider_history_records_total";
+    /// Writes to the history that failed; each is tried again.
+    history_errors: IntCounter = "postrider_history_errors_total";
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

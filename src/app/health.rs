@@ -10,6 +10,7 @@ use crate::kafka::topics;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::Standings;
 use crate::pipeline::Ways;
+use crate::pipeline::history::Writer;
 use crate::web::{Check, Inside};
 
 /// How old the answer to "which source topics are missing" may be.
@@ -18,6 +19,7 @@ const SOURCES_AGE: Duration = Duration::from_secs(10);
 /// What the health checks and gauges look at.
 pub(super) struct Running {
     pub(super) ways: Arc<Ways>,
+    pub(super) history: Option<Arc<Writer>>,
     /// Webhooks that may have metrics of their own.
     pub(super) labelled_webhooks: usize,
     pub(super) sources: Sources,
@@ -113,12 +115,19 @@ impl Inside for Running {
                 format!("missing: {}", missing.join(", ")),
             ));
         }
+        if let Some(history) = &self.history {
+            // Told, and no condition: deliveries do not wait for it.
+            checks.push(check("history", true, history.says()));
+        }
         checks
     }
 
     fn refresh(&self) {
         let missing = i64::try_from(self.sources.missing().len()).unwrap_or(i64::MAX);
         self.ways.metrics.source_topics_missing.set(missing);
+        if let Some(history) = &self.history {
+            history.refresh();
+        }
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {

@@ -5,9 +5,11 @@
 //!
 //! - `stages`: the loops and their readers
 //! - `prepare`: what a configuration means on a cluster: connection, topics, key
+//! - `history`: what happened, written beside the loops
 //! - `health`: what is shown of a running instance
 
 mod health;
+mod history;
 mod prepare;
 mod stages;
 
@@ -34,6 +36,8 @@ use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
+use history::History;
+pub use history::open_store;
 pub use prepare::{connection, planned, reached, sealing_key};
 pub use stages::Stages;
 use stages::Starter;
@@ -70,6 +74,8 @@ pub enum Error {
     CatalogNotLoaded,
     #[error("could not start a thread: {0}")]
     Thread(#[from] std::io::Error),
+    #[error(transparent)]
+    History(#[from] crate::history::Fault),
     #[error("the producer met a fatal error and the process must begin anew")]
     ProducerFailed,
     #[error("a reader ended by itself")]
@@ -81,6 +87,7 @@ pub struct App {
     inside: Arc<Running>,
     outbound: Option<Arc<Outbound>>,
     readers: Vec<Reader>,
+    history: Option<History>,
     /// Ended when dropped.
     _followers: Vec<Follower>,
     telemetry: SocketAddr,
@@ -155,8 +162,10 @@ impl App {
             starter.route()?;
         }
         let readers = starter.readers;
+        let history = History::start(config, &connection, &ways)?;
         let inside = Arc::new(Running {
             ways,
+            history: history.as_ref().map(|history| Arc::clone(&history.writer)),
             labelled_webhooks: config.web.metrics_webhooks,
             sources: Sources::new(config, &connection),
             statuses: readers
@@ -180,6 +189,7 @@ impl App {
             inside,
             outbound,
             readers,
+            history,
             _followers: followers,
             telemetry,
         })
@@ -193,6 +203,11 @@ impl App {
     /// All metrics of this instance.
     pub fn metrics(&self) -> &Metrics {
         &self.inside.ways.metrics
+    }
+
+    /// What can be asked about the past, where there is a store.
+    pub fn history(&self) -> Option<&Arc<crate::history::Store>> {
+        self.history.as_ref().map(|history| history.writer.store())
     }
 
     /// The version of a webhook in this instance's catalog.
@@ -248,6 +263,9 @@ impl App {
         self.inside.draining.store(true, Ordering::Release);
         for reader in &self.readers {
             reader.stop();
+        }
+        if let Some(history) = self.history.take() {
+            history.stop(deadline);
         }
         let mut result = Ok(());
         for reader in self.readers.drain(..) {

@@ -19,7 +19,7 @@ use crate::pipeline::release::Releasing;
 use crate::pipeline::route::Route;
 
 /// How long a group waits for a dead member. Short, because nothing of its partitions moves meanwhile.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The loops of the program; an instance runs any set of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

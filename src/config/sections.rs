@@ -220,40 +220,6 @@ impl Retry {
     }
 }
 
-/// What is remembered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct History {
-    /// Whether every attempt is written to the attempts topic.
-    pub attempts: bool,
-    /// Only `none`, until there are stores.
-    pub store: String,
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self {
-            attempts: true,
-            store: "none".to_owned(),
-        }
-    }
-}
-
-impl History {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let mut section = reader.section("history");
-        let history = Self {
-            attempts: section.boolean("attempts", default.attempts),
-            store: section.checked("store", &default.store, |store| match store {
-                "none" => Ok(()),
-                _ => Err("stores are not built yet; write \"none\"".to_owned()),
-            }),
-        };
-        section.finish();
-        history
-    }
-}
-
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Web {

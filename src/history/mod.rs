@@ -14,7 +14,7 @@ pub mod query;
 pub mod rows;
 mod schema;
 mod sqlite;
-mod store;
+pub mod store;
 pub mod view;
 
 pub use query::Scope;

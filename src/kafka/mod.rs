@@ -16,6 +16,7 @@ pub mod settings;
 pub mod start;
 mod status;
 pub mod table;
+pub mod tail;
 pub mod topics;
 mod turns;
 pub mod unread;

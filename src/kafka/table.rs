@@ -150,7 +150,7 @@ fn position_reaches(consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool 
     })
 }
 
-fn record_of(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record_of(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     Record {
         topic: Arc::clone(topic),
         partition: message.partition(),

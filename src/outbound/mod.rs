@@ -17,6 +17,7 @@ pub mod lane;
 pub mod limiter;
 pub mod request;
 pub mod shard;
+mod shown;
 pub mod signature;
 pub mod verdict;
 

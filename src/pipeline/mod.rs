@@ -8,6 +8,7 @@ pub mod catalog_topic;
 mod conclude;
 pub mod deliver;
 pub mod followers;
+pub mod history;
 pub mod hold;
 pub mod release;
 pub mod replaying;

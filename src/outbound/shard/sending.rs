@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::super::breaker::State;
 use super::super::request::{self, Endpoint};
+use super::super::shown;
 use super::{Finish, Shard, Submission, unix};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery};
@@ -109,17 +110,15 @@ impl Shard {
                 Err(fault) => return unsendable(number, started_at_ms, fault.to_string()),
             },
         };
-        let headers = request::attempt_headers(
-            endpoint,
-            &request::Attempt {
-                delivery_id: &delivery.id,
-                event_type: &delivery.event_type,
-                number,
-                unix_seconds: started_at.as_secs(),
-                traceparent: delivery.traceparent(),
-                body: &delivery.body,
-            },
-        );
+        let of_attempt = request::Attempt {
+            delivery_id: &delivery.id,
+            event_type: &delivery.event_type,
+            number,
+            unix_seconds: started_at.as_secs(),
+            traceparent: delivery.traceparent(),
+            body: &delivery.body,
+        };
+        let headers = request::attempt_headers(endpoint, &of_attempt);
         let sent = self
             .settings
             .client
@@ -133,6 +132,13 @@ impl Shard {
             }
             _ => String::new(),
         };
+        let (request_headers, response_headers) = if verdict.outcome == Outcome::Success {
+            Default::default()
+        } else {
+            // Made once more rather than copied before each request: failures are the few.
+            let asked = shown::of_request(&request::attempt_headers(endpoint, &of_attempt));
+            (asked, shown::of_answer(&sent.headers))
+        };
         Attempt {
             number,
             outcome: verdict.outcome,
@@ -142,6 +148,8 @@ impl Shard {
             started_at_ms,
             duration: sent.duration,
             response_body: sent.body,
+            request_headers,
+            response_headers,
         }
     }
 }
@@ -167,5 +175,7 @@ fn unsendable(number: u32, started_at_ms: i64, message: String) -> Attempt {
         started_at_ms,
         duration: Duration::ZERO,
         response_body: bytes::Bytes::new(),
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
     }
 }

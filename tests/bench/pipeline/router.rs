@@ -55,6 +55,7 @@ intake.topics = ["{source}"]
 intake.start = "earliest"
 outbound.allow_networks = ["127.0.0.0/8"]
 history.attempts = {}
+history.store = "none"
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{KEY}"
 log.level = "{}"
