@@ -3,9 +3,11 @@
 
 mod check;
 mod dead_letters;
+mod deliveries;
 mod demo;
 mod emit;
 mod explain;
+mod history;
 mod input;
 mod listen;
 mod output;
@@ -59,6 +61,10 @@ enum Command {
     Explain(explain::Explain),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
+    /// What became of deliveries: listed, shown with every attempt
+    Deliveries(deliveries::Deliveries),
+    /// The database of what happened
+    History(history::History),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -93,6 +99,8 @@ pub fn main() -> ExitCode {
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
+        Command::Deliveries(deliveries) => deliveries.run(&context),
+        Command::History(history) => history.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,7 @@ mod floors;
 mod harness;
 mod harness_holds;
 mod health;
+mod history;
 mod holding;
 mod pace;
 mod retries;
