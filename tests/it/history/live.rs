@@ -158,7 +158,7 @@ fn deliveries_go_on_while_postgresql_is_away_and_the_history_catches_up() {
     receiver.wait_for(60, SOON);
     let address = router.app().telemetry();
     eventually("the lag to be told", SOON, || {
-        let (status, text) = get(&format!("http://{address}/readyz?verbose"));
+        let (status, text) = get(address, "/readyz?verbose");
         assert_eq!(status, 200, "{text}");
         text.contains("behind and tried again").then_some(())
     });
@@ -168,7 +168,7 @@ fn deliveries_go_on_while_postgresql_is_away_and_the_history_catches_up() {
     server.restart();
     wait_for(&router, Status::Success, 60);
     eventually("the lag to be over", Duration::from_secs(15), || {
-        let (_, text) = get(&format!("http://{address}/readyz?verbose"));
+        let (_, text) = get(address, "/readyz?verbose");
         (!text.contains("tried again")).then_some(())
     });
 }
