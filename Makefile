@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 BROKER := tests/broker.sh run --
+POSTGRES := tests/postgres.sh run --
 
 .DEFAULT_GOAL := help
 .PHONY: help fmt clippy doc unit test bench demo
@@ -22,8 +23,8 @@ unit: ## the tests that need no broker
 	$(CARGO) test --locked --lib --bins
 
 # The tests come last, so that their result is what one sees.
-test: fmt clippy doc ## everything: format, lints, documentation, and all tests on a real broker
-	$(BROKER) $(CARGO) test --locked
+test: fmt clippy doc ## everything: format, lints, documentation, and all tests on a real broker and a real PostgreSQL
+	$(POSTGRES) $(BROKER) $(CARGO) test --locked
 
 bench: ## the benchmarks, on a real broker
 	$(BROKER) $(CARGO) bench --locked

@@ -116,9 +116,9 @@ fn progress(total: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total);
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left")
-    {
+    if let Ok(style) = ProgressStyle::with_template(
+        "{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left",
+    ) {
         bar.set_style(style);
     }
     bar

@@ -35,7 +35,11 @@ impl From<u16> for Value {
 impl From<String> for Value {
     fn from(text: String) -> Self {
         // PostgreSQL takes no NUL in a text.
-        Self::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text })
+        Self::Text(if text.contains('\0') {
+            text.replace('\0', "\u{fffd}")
+        } else {
+            text
+        })
     }
 }
 
@@ -79,7 +83,8 @@ impl Row {
     }
 
     pub(super) fn number(&mut self) -> Result<i64, Fault> {
-        self.optional_number()?.ok_or(Fault::Row("a number is missing"))
+        self.optional_number()?
+            .ok_or(Fault::Row("a number is missing"))
     }
 
     pub(super) fn optional_number(&mut self) -> Result<Option<i64>, Fault> {

@@ -97,7 +97,10 @@ impl Store {
             ..Statistics::default()
         };
         for mut row in self.read(&text, &conditions.values)? {
-            let status: Status = row.text()?.parse().map_err(|_| Fault::Row("an unknown status"))?;
+            let status: Status = row
+                .text()?
+                .parse()
+                .map_err(|_| Fault::Row("an unknown status"))?;
             let count = u64::try_from(row.number()?).unwrap_or(0);
             found.total += count;
             found.by_status.insert(status.as_str(), count);
@@ -138,7 +141,10 @@ impl Store {
     ///
     /// # Errors
     /// The database is away.
-    pub fn unsuccessful(&self, scope: &Scope) -> Result<BTreeMap<(String, &'static str), u64>, Fault> {
+    pub fn unsuccessful(
+        &self,
+        scope: &Scope,
+    ) -> Result<BTreeMap<(String, &'static str), u64>, Fault> {
         let mut conditions = Conditions::within(scope);
         conditions.and_text("status <> 'success'");
         let text = format!(
@@ -149,8 +155,14 @@ impl Store {
             .into_iter()
             .map(|mut row| {
                 let webhook = row.text()?;
-                let status: Status = row.text()?.parse().map_err(|_| Fault::Row("an unknown status"))?;
-                Ok(((webhook, status.as_str()), u64::try_from(row.number()?).unwrap_or(0)))
+                let status: Status = row
+                    .text()?
+                    .parse()
+                    .map_err(|_| Fault::Row("an unknown status"))?;
+                Ok((
+                    (webhook, status.as_str()),
+                    u64::try_from(row.number()?).unwrap_or(0),
+                ))
             })
             .collect()
     }
@@ -198,7 +210,10 @@ fn delivery_of(mut row: Row) -> Result<DeliveryRow, Fault> {
         source: row.text()?,
         created_at_ms: row.number()?,
         updated_at_ms: row.number()?,
-        status: row.text()?.parse().map_err(|_| Fault::Row("an unknown status"))?,
+        status: row
+            .text()?
+            .parse()
+            .map_err(|_| Fault::Row("an unknown status"))?,
         attempts: row.small()?.unwrap_or(0),
         next_attempt_at_ms: row.optional_number()?,
         last_status: row.small()?,

@@ -41,6 +41,8 @@ pub enum Fault {
     )]
     Form { found: i64, wanted: i64 },
     /// A row that this program cannot have written.
-    #[error("a row of the history cannot be read: {0}; make it anew with `postrider history rebuild`")]
+    #[error(
+        "a row of the history cannot be read: {0}; make it anew with `postrider history rebuild`"
+    )]
     Row(&'static str),
 }

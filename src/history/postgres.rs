@@ -172,7 +172,10 @@ impl Database for Postgres {
 
     fn define(&self, statements: &str) -> Result<(), Fault> {
         let pool = self.pool.clone();
-        let statements = format!("BEGIN; {LOCK}; {}; COMMIT", statements.replace("{suffix}", ""));
+        let statements = format!(
+            "BEGIN; {LOCK}; {}; COMMIT",
+            statements.replace("{suffix}", "")
+        );
         self.wait(async move {
             let client = connected(pool).await?;
             let made = client.batch_execute(&statements).await;

@@ -139,7 +139,11 @@ impl Conditions {
     }
 
     pub(super) fn and_text(&mut self, condition: &str) {
-        let joint = if self.text.is_empty() { " WHERE " } else { " AND " };
+        let joint = if self.text.is_empty() {
+            " WHERE "
+        } else {
+            " AND "
+        };
         self.text.push_str(joint);
         self.text.push_str(condition);
     }

@@ -62,7 +62,10 @@ impl std::str::FromStr for Status {
             .find(|status| status.as_str() == text)
             .ok_or_else(|| {
                 let known: Vec<&str> = Self::ALL.iter().map(|status| status.as_str()).collect();
-                format!("`{text}` is no status of a delivery; they are {}", known.join(", "))
+                format!(
+                    "`{text}` is no status of a delivery; they are {}",
+                    known.join(", ")
+                )
             })
     }
 }

@@ -70,10 +70,12 @@ pub(super) const DEAD_LETTER: &str = "INSERT INTO postrider_dead_letters
 (topic_partition, topic_offset, topic, delivery_id, webhook, customer, event_type, reason, message, attempts, last_status, died_at, replays, replayable)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
 
-pub(super) const POSITION: &str = "INSERT INTO postrider_positions (topic, topic_partition, next_offset) VALUES ($1, $2, $3)
+pub(super) const POSITION: &str =
+    "INSERT INTO postrider_positions (topic, topic_partition, next_offset) VALUES ($1, $2, $3)
 ON CONFLICT (topic, topic_partition) DO UPDATE SET next_offset = excluded.next_offset";
 
-const OLD: &str = "SELECT id FROM postrider_deliveries WHERE created_at < $1 ORDER BY created_at, id LIMIT $2";
+const OLD: &str =
+    "SELECT id FROM postrider_deliveries WHERE created_at < $1 ORDER BY created_at, id LIMIT $2";
 
 /// Retention, a small batch of it: three statements, each with the time (Unix milliseconds) and the most rows.
 pub(super) fn forget() -> [String; 3] {

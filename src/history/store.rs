@@ -37,7 +37,10 @@ impl std::str::FromStr for Kind {
             return Ok(Self::Postgres(text.to_owned()));
         }
         // The text is not repeated: it may hold a password.
-        Err("must be \"sqlite:PATH\", \"postgres://user:password@host/database\" or \"none\"".to_owned())
+        Err(
+            "must be \"sqlite:PATH\", \"postgres://user:password@host/database\" or \"none\""
+                .to_owned(),
+        )
     }
 }
 
@@ -92,7 +95,12 @@ impl Store {
         }
         self.database.define(schema::TABLES)?;
         let found = self.database.read("SELECT form FROM postrider_form", &[])?;
-        match found.into_iter().next().map(|mut row| row.number()).transpose()? {
+        match found
+            .into_iter()
+            .next()
+            .map(|mut row| row.number())
+            .transpose()?
+        {
             Some(schema::FORM) => {}
             Some(found) => {
                 return Err(Fault::Form {
@@ -139,7 +147,9 @@ impl Store {
                 statements.push(statement(schema::DEAD_LETTER, letter_values(row)));
             }
             let place = &change.place;
-            let next = positions.entry((&place.topic, place.partition)).or_default();
+            let next = positions
+                .entry((&place.topic, place.partition))
+                .or_default();
             *next = (*next).max(place.offset + 1);
         }
         for ((topic, partition), next) in positions {

@@ -158,12 +158,18 @@ mod tests {
         let delivery = change.delivery.unwrap();
         assert_eq!(delivery.status, Status::Retrying);
         assert_eq!(delivery.next_attempt_at_ms, Some(61_000));
-        assert_eq!((delivery.created_at_ms, delivery.updated_at_ms), (900, 1250));
+        assert_eq!(
+            (delivery.created_at_ms, delivery.updated_at_ms),
+            (900, 1250)
+        );
         assert_eq!(delivery.customer.as_deref(), Some("7"));
         let attempt = change.attempt.unwrap();
         assert_eq!((attempt.number, attempt.duration_us), (2, 250_000));
         assert_eq!(attempt.response_body.as_deref(), Some("oops"));
-        assert_eq!(attempt.request_headers.as_deref(), Some(r#"{"authorization":"***"}"#));
+        assert_eq!(
+            attempt.request_headers.as_deref(),
+            Some(r#"{"authorization":"***"}"#)
+        );
     }
 
     #[test]
@@ -180,7 +186,10 @@ mod tests {
     fn a_record_that_cannot_be_read_moves_the_position_and_nothing_else() {
         for payload in ["", "{", "[]", r#"{"delivery_id":5}"#] {
             let change = attempt(&record(payload));
-            assert!(change.delivery.is_none() && change.attempt.is_none(), "{payload}");
+            assert!(
+                change.delivery.is_none() && change.attempt.is_none(),
+                "{payload}"
+            );
             assert_eq!(change.place.offset, 7);
         }
     }

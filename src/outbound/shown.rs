@@ -20,7 +20,12 @@ const REQUEST: [&str; 8] = [
     "accept",
 ];
 /// The answer's that are masked.
-const ANSWER: [&str; 4] = ["set-cookie", "set-cookie2", "authorization", "proxy-authorization"];
+const ANSWER: [&str; 4] = [
+    "set-cookie",
+    "set-cookie2",
+    "authorization",
+    "proxy-authorization",
+];
 
 /// The headers of a request; what could be a secret is masked.
 pub(super) fn of_request(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -58,7 +63,12 @@ mod tests {
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -73,7 +83,11 @@ mod tests {
         ]));
         assert_eq!(shown.len(), 5);
         for (name, value) in shown {
-            assert_eq!(value, if name == "webhook-id" { "dlv_1" } else { MASK }, "{name}");
+            assert_eq!(
+                value,
+                if name == "webhook-id" { "dlv_1" } else { MASK },
+                "{name}"
+            );
         }
     }
 

@@ -91,7 +91,8 @@ impl Reading {
         if let Ok(delivery) = Delivery::from_record(record) {
             let at_ms = record.timestamp_ms.unwrap_or(delivery.created_at_ms);
             let customer = self.customer(&delivery.webhook);
-            let message = "held because its webhook is paused; resume the webhook to send it".to_owned();
+            let message =
+                "held because its webhook is paused; resume the webhook to send it".to_owned();
             change.delivery = Some(DeliveryRow {
                 error_message: Some(message),
                 ..row_of(delivery, Status::Held, at_ms, customer)
@@ -364,7 +365,11 @@ impl Writing {
             }
             if Instant::now() >= forget_at {
                 // A round is cut into batches, and what is new goes between them.
-                let pause = if self.forget() { BATCH_WAIT } else { FORGET_EVERY };
+                let pause = if self.forget() {
+                    BATCH_WAIT
+                } else {
+                    FORGET_EVERY
+                };
                 forget_at = Instant::now() + pause;
             }
             if Instant::now() >= size_at {
@@ -416,8 +421,15 @@ impl Writing {
 
     fn failed(&mut self, fault: &Fault) {
         self.metrics.history_errors.inc();
-        *self.standing.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.to_string());
-        if self.said_at.is_none_or(|said_at| said_at.elapsed() > SAY_EVERY) {
+        *self
+            .standing
+            .fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(fault.to_string());
+        if self
+            .said_at
+            .is_none_or(|said_at| said_at.elapsed() > SAY_EVERY)
+        {
             self.said_at = Some(Instant::now());
             error!(%fault, "the history cannot be written and lags; deliveries go on, and it is tried again");
         }
@@ -466,7 +478,10 @@ fn gather(fed: &Receiver<Fed>, batch: &mut Vec<Change>, receipts: &mut Vec<Recei
 
 /// Says once that a shared store is empty although its group has read before.
 pub fn warn_when_empty(store: &Store) {
-    if store.positions().is_ok_and(|positions| positions.is_empty()) {
+    if store
+        .positions()
+        .is_ok_and(|positions| positions.is_empty())
+    {
         warn!(
             "the history is empty; if there were deliveries before, `postrider history rebuild` reads them from the topics"
         );

@@ -5,9 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const STAGES: [&str; 6] = [
-    "intake", "matching", "outbound", "retry", "history", "web",
-];
+const STAGES: [&str; 6] = ["intake", "matching", "outbound", "retry", "history", "web"];
 /// What stands below the stages.
 const NOUNS: [&str; 6] = [
     "event",

@@ -81,7 +81,15 @@ fn as_table(lines: &[Line], is_more: bool) -> String {
         return "no deliveries\n".to_owned();
     }
     let mut rows = table(&[
-        "id", "created at", "webhook", "event type", "status", "attempts", "answer", "next", "message",
+        "id",
+        "created at",
+        "webhook",
+        "event type",
+        "status",
+        "attempts",
+        "answer",
+        "next",
+        "message",
     ]);
     for line in lines {
         let message: String = line
@@ -99,10 +107,16 @@ fn as_table(lines: &[Line], is_more: bool) -> String {
             line.status.to_owned(),
             line.attempts.to_string(),
             answer.unwrap_or_else(|| "-".to_owned()),
-            line.next_attempt_at.clone().unwrap_or_else(|| "-".to_owned()),
+            line.next_attempt_at
+                .clone()
+                .unwrap_or_else(|| "-".to_owned()),
             escaped(&message),
         ]);
     }
-    let note = if is_more { "\nthere are more; --limit shows them\n" } else { "" };
+    let note = if is_more {
+        "\nthere are more; --limit shows them\n"
+    } else {
+        ""
+    };
     format!("{rows}\n{note}")
 }

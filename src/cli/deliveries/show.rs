@@ -103,7 +103,9 @@ fn as_text(found: &Found) -> String {
         text.push_str(&format!("message     {}\n", escaped(message)));
     }
     for each in &found.tries {
-        let status = each.status.map_or_else(String::new, |status| format!(" {status}"));
+        let status = each
+            .status
+            .map_or_else(String::new, |status| format!(" {status}"));
         text.push_str(&format!(
             "\nattempt {} at {}: {}{status} in {:.1} ms\n",
             each.number,

@@ -44,9 +44,11 @@ fn count(router: &Router<'_>, status: Option<Status>) -> u64 {
 }
 
 fn wait_for(router: &Router<'_>, status: Status, wanted: u64) {
-    eventually(&format!("{wanted} deliveries to be {}", status.as_str()), SOON, || {
-        (count(router, Some(status)) == wanted).then_some(())
-    });
+    eventually(
+        &format!("{wanted} deliveries to be {}", status.as_str()),
+        SOON,
+        || (count(router, Some(status)) == wanted).then_some(()),
+    );
 }
 
 fn every_ending_is_told_and_a_rebuild_tells_the_same(base: &Base) {
@@ -92,11 +94,24 @@ fn every_ending_is_told_and_a_rebuild_tells_the_same(base: &Base) {
     assert!(said.contains("made anew from"), "{said}");
     assert_eq!(everything(store), live);
 
-    let list = postrider(&router, &["deliveries", "list", "--status", "failed", "--output", "json"]);
+    let list = postrider(
+        &router,
+        &[
+            "deliveries",
+            "list",
+            "--status",
+            "failed",
+            "--output",
+            "json",
+        ],
+    );
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list["results"].as_array().unwrap().len(), 3);
     let shown = postrider(&router, &["deliveries", "show", &failed]);
-    assert!(shown.contains("attempt 2 at") && shown.contains("server_error 500"), "{shown}");
+    assert!(
+        shown.contains("attempt 2 at") && shown.contains("server_error 500"),
+        "{shown}"
+    );
     router.leaves_work();
 }
 
@@ -118,7 +133,10 @@ fn a_restart_goes_on_where_the_rows_end(base: &Base) {
         .parse()
         .unwrap();
     // What the first instance wrote is not read once more, but for what a group had not committed.
-    assert!((20..30).contains(&written), "{written} records were written");
+    assert!(
+        (20..30).contains(&written),
+        "{written} records were written"
+    );
     router.assert_every_delivery_has_one_ending();
 }
 
@@ -163,7 +181,11 @@ fn deliveries_go_on_while_postgresql_is_away_and_the_history_catches_up() {
         text.contains("behind and tried again").then_some(())
     });
     assert!(router.app().is_ready());
-    let error = router.app().history().unwrap().statistics(&Scope::All, &DeliveryFilter::default());
+    let error = router
+        .app()
+        .history()
+        .unwrap()
+        .statistics(&Scope::All, &DeliveryFilter::default());
     assert!(error.unwrap_err().to_string().contains("PostgreSQL"));
     server.restart();
     wait_for(&router, Status::Success, 60);

@@ -122,7 +122,9 @@ impl Base {
     }
 
     fn store(&self) -> Store {
-        Store::open(&self.setting.parse().unwrap()).unwrap().unwrap()
+        Store::open(&self.setting.parse().unwrap())
+            .unwrap()
+            .unwrap()
     }
 }
 

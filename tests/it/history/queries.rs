@@ -139,11 +139,18 @@ fn pages_hold_every_delivery_once_and_newest_first(base: &Base) {
             break;
         }
     }
-    let expected: Vec<String> = (0..23).rev().map(|number| format!("dlv_{number:04}")).collect();
+    let expected: Vec<String> = (0..23)
+        .rev()
+        .map(|number| format!("dlv_{number:04}"))
+        .collect();
     assert_eq!(seen, expected);
     // However much is asked for, a page is bounded.
     assert_eq!(
-        store.deliveries(&Scope::All, &filter, None, u32::MAX).unwrap().rows.len(),
+        store
+            .deliveries(&Scope::All, &filter, None, u32::MAX)
+            .unwrap()
+            .rows
+            .len(),
         23
     );
 }
@@ -183,13 +190,23 @@ fn nobody_sees_another_customers_rows_whatever_is_asked(base: &Base) {
         assert!(store.delivery(&Scope::All, id).unwrap().is_some());
     }
     assert_eq!(store.statistics(&mine, &all).unwrap().total, 1);
-    assert_eq!(store.statistics(&mine, &all).unwrap().response_times.attempts, 1);
+    assert_eq!(
+        store
+            .statistics(&mine, &all)
+            .unwrap()
+            .response_times
+            .attempts,
+        1
+    );
     assert_eq!(store.unsuccessful(&mine).unwrap().values().sum::<u64>(), 1);
     let letters = LetterFilter::default();
     let page = store.dead_letters(&mine, &letters, None, 10).unwrap();
     assert_eq!(page.rows.len(), 1);
     let counts = store.dead_letter_counts(&mine, &letters).unwrap();
-    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("exhausted".to_owned(), 1)]);
+    assert_eq!(
+        counts.into_iter().collect::<Vec<_>>(),
+        [("exhausted".to_owned(), 1)]
+    );
     let counts = store.dead_letter_counts(&Scope::All, &letters).unwrap();
     assert_eq!(counts.values().sum::<u64>(), 3);
 }
@@ -225,16 +242,26 @@ fn filters_are_all_held_to(base: &Base) {
     assert_eq!(count(&|filter| filter.status = Some(Status::Failed)), 3);
     assert_eq!(count(&|filter| filter.status = Some(Status::Success)), 1);
     assert_eq!(count(&|filter| filter.status = Some(Status::Pending)), 0);
-    assert_eq!(count(&|filter| filter.event_type = Some("job.created".into())), 1);
+    assert_eq!(
+        count(&|filter| filter.event_type = Some("job.created".into())),
+        1
+    );
     assert_eq!(count(&|filter| filter.since_ms = Some(1003)), 2);
     assert_eq!(count(&|filter| filter.until_ms = Some(1003)), 2);
     let letters = |change: &dyn Fn(&mut LetterFilter)| {
         let mut filter = LetterFilter::default();
         change(&mut filter);
-        store.dead_letters(&Scope::All, &filter, None, 10).unwrap().rows.len()
+        store
+            .dead_letters(&Scope::All, &filter, None, 10)
+            .unwrap()
+            .rows
+            .len()
     };
     assert_eq!(letters(&|_| {}), 2);
-    assert_eq!(letters(&|filter| filter.reason = Some("rejected".into())), 1);
+    assert_eq!(
+        letters(&|filter| filter.reason = Some("rejected".into())),
+        1
+    );
     assert_eq!(letters(&|filter| filter.webhook = Some("wh_a".into())), 1);
     assert_eq!(letters(&|filter| filter.last_status = Some(404)), 0);
     assert_eq!(letters(&|filter| filter.since_ms = Some(5001)), 1);
@@ -243,7 +270,12 @@ fn filters_are_all_held_to(base: &Base) {
         .unwrap();
     assert_eq!(first.rows[0].offset, 1);
     let second = store
-        .dead_letters(&Scope::All, &LetterFilter::default(), first.next.as_ref(), 1)
+        .dead_letters(
+            &Scope::All,
+            &LetterFilter::default(),
+            first.next.as_ref(),
+            1,
+        )
         .unwrap();
     assert_eq!((second.rows[0].offset, second.next), (0, None));
 }
@@ -287,7 +319,11 @@ fn what_is_older_than_the_retention_goes_and_nothing_else(base: &Base) {
     assert!(!store.forget(1005, 3).unwrap());
     let (deliveries, letters) = everything(&store);
     assert_eq!(deliveries.len(), 5);
-    assert!(deliveries.iter().all(|told| told.delivery.created_at_ms >= 1005 && told.attempts.len() == 1));
+    assert!(
+        deliveries
+            .iter()
+            .all(|told| told.delivery.created_at_ms >= 1005 && told.attempts.len() == 1)
+    );
     assert_eq!(letters.len(), 4);
     assert!(!store.forget(5002, 100).unwrap());
     let (deliveries, letters) = everything(&store);
@@ -329,7 +365,12 @@ fn hostile_texts_are_stored_and_found_as_they_are(base: &Base) {
     let message = page.rows[0].error_message.clone().unwrap();
     assert_eq!(message, "NUL \u{fffd} and \u{1f980} and \"quotes\"");
     assert!(store.delivery(&Scope::All, "dlv_%").unwrap().is_some());
-    assert!(store.delivery(&Scope::All, "' OR 1=1 --").unwrap().is_none());
+    assert!(
+        store
+            .delivery(&Scope::All, "' OR 1=1 --")
+            .unwrap()
+            .is_none()
+    );
     let theirs = Scope::Customer("1' OR '1'='1".to_owned());
     assert!(store.delivery(&theirs, "dlv_%").unwrap().is_none());
 }
