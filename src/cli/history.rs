@@ -47,8 +47,8 @@ impl History {
                 let catalog = Catalog::default();
                 catalog.publish(
                     webhooks
-                        .into_iter()
-                        .map(|(_, webhook)| (webhook.id.clone(), Arc::new(webhook)))
+                        .into_values()
+                        .map(|webhook| (webhook.id.clone(), Arc::new(webhook)))
                         .collect(),
                 );
                 Arc::new(catalog)
