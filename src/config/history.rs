@@ -88,3 +88,31 @@ impl History {
         history
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Environment};
+
+    #[test]
+    fn the_password_of_a_database_is_never_shown() {
+        let text = "[history]\nstore = \"postgres://user:s3cret@host/history\"";
+        let config = Config::from_text("file", text, &Environment::new()).unwrap();
+        assert_eq!(
+            config.history.store.expose(),
+            "postgres://user:s3cret@host/history"
+        );
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("s3cret"));
+    }
+
+    #[test]
+    fn a_store_that_is_none_is_refused_without_repeating_a_password() {
+        for text in ["mysql://u:s3cret@h/d", "sqlite:", "postrider.db", ""] {
+            let text = format!("[history]\nstore = {text:?}");
+            let fault = Config::from_text("file", &text, &Environment::new()).unwrap_err();
+            let fault = fault.to_string();
+            assert!(fault.contains("must be \"sqlite:PATH\""), "{fault}");
+            assert!(!fault.contains("s3cret"), "{fault}");
+        }
+    }
+}
