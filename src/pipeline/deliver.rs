@@ -61,12 +61,11 @@ impl Deliver {
             return self.unknown(delivery, receipt);
         };
         if !webhook.enabled {
-            return self.bury(
-                &delivery,
-                DeadReason::Disabled,
-                "the webhook is disabled",
-                receipt,
-            );
+            let text = match self.ways.conditions.of(&webhook) {
+                Some(condition) => format!("the webhook is disabled: {}", condition.reason),
+                None => "the webhook is disabled".to_owned(),
+            };
+            return self.bury(&delivery, DeadReason::Disabled, &text, receipt);
         }
         if is_expired(&delivery, &webhook, now) {
             let text = format!(

@@ -243,7 +243,7 @@ fn list_and_show_give_the_contracts_fields_and_no_secret() {
     );
     let shown = corner.json(&["show", "wh_second"]);
     assert_eq!(shown["customer"], 4);
-    assert_eq!(shown["state"], "enabled");
+    assert_eq!(shown["state"], "passing");
     assert_eq!(shown["signed"], false);
     for output in [list, corner.run(&["show", "wh_second"])] {
         assert_eq!(output.code, 0);
