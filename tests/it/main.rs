@@ -11,7 +11,9 @@
 )]
 
 mod acknowledged;
+mod alerts;
 mod bad_events;
+mod breaker;
 mod catalog;
 mod commands;
 mod crashes;
