@@ -187,6 +187,13 @@ impl Breaker {
         }
     }
 
+    /// Makes the next probe due.
+    pub fn hasten_probe(&mut self, now: Duration) {
+        if self.state == State::Tripped {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
     /// How long a delivery that is to be the probe has to wait: until the next one is due.
     pub fn wait_of_probe(&self, now: Duration) -> Option<Duration> {
         match self.state {
@@ -355,6 +362,18 @@ mod tests {
         assert_eq!(breaker.pass(S), Pass::Wait);
         breaker.ended(Some(false), S);
         assert_eq!(breaker.pass(2 * S), Pass::NotBefore(301 * S));
+    }
+
+    #[test]
+    fn a_probe_can_be_hastened_and_passing_is_not_undone_by_it() {
+        let mut breaker = tripped();
+        breaker.hasten_probe(S);
+        assert_eq!(breaker.pass(S), Pass::Go);
+        breaker.hasten_probe(S);
+        assert_eq!(breaker.pass(S), Pass::Wait);
+        breaker.ended(Some(true), 2 * S);
+        breaker.hasten_probe(2 * S);
+        assert_eq!(breaker.state(), State::Passing);
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl<T> Lane<T> {
         };
     }
 
+    /// Makes the next probe due, if the endpoint is down.
+    pub fn hasten_probe(&mut self, now: Duration) {
+        self.breaker.hasten_probe(now);
+    }
+
     /// How many items the lane keeps: all where it is fast, else what can be sent within two seconds, judging by the limit and by how
     /// long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {

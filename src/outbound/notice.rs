@@ -63,8 +63,11 @@ impl Signs {
             self.failures = 0;
             self.last_success_at_ms = Some(now_ms);
             self.failing_since_ms = None;
-            let steady = std::mem::take(&mut self.told).then_some(Notice::Steady);
-            return transition.or(steady);
+            // What was under way when the breaker tripped does not make it pass.
+            if is_passing && std::mem::take(&mut self.told) {
+                return transition.or(Some(Notice::Steady));
+            }
+            return transition;
         }
         self.last_failure_at_ms = Some(now_ms);
         self.failures = self.failures.saturating_add(1);
@@ -111,6 +114,17 @@ mod tests {
         );
         assert_eq!(signs.ended(true, None, true, NEVER, 64_000), None);
         assert_eq!(signs.failing_since_ms, None);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_call_a_tripped_endpoint_steady() {
+        let mut signs = Signs::default();
+        signs.ended(false, Some(Notice::Tripped), false, NEVER, 0);
+        assert_eq!(signs.ended(true, None, false, NEVER, 1), None);
+        assert_eq!(signs.ended(false, None, false, NEVER, 100_000), None);
+        let recovered = signs.ended(true, Some(Notice::Recovered), true, NEVER, 100_001);
+        assert_eq!(recovered, Some(Notice::Recovered));
+        assert_eq!(signs.ended(true, None, true, NEVER, 100_002), None);
     }
 
     #[test]

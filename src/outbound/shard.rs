@@ -250,9 +250,12 @@ impl Shard {
             }
             let is_other = lane.webhook.url != webhook.url || lane.given_up;
             lane.webhook = Arc::clone(webhook);
+            // Whoever changes the webhook of an endpoint that is down may have mended it: a probe is due at once.
             if is_other {
                 lane.given_up = false;
                 lane.signs = self.recall(&mut lane.lane, webhook, now);
+            } else {
+                lane.lane.hasten_probe(now);
             }
         }
         if assignment.epoch > lane.assignment.epoch {

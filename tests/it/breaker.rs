@@ -188,6 +188,33 @@ fn a_webhook_that_is_paused_while_its_endpoint_is_down_is_not_probed_and_recover
 }
 
 #[test]
+fn whoever_changes_the_webhook_of_a_dead_endpoint_need_not_wait_for_the_next_probe() {
+    let cluster = Cluster::named("hastened");
+    let (receiver, switch) = switched(500);
+    let more = "outbound.breaker_failures = 3\nretry.hold_after_seconds = 2\n";
+    let router = Router::start(&cluster, &["events.job"], more);
+    let fields = json!({"max_retries": 20, "retry_backoff": 1});
+    router.subscribe("wh_a", &receiver.url("/"), fields);
+    let events = router.produce("events.job", 0..20);
+    eventually("it to be recorded as tripped", PATIENCE, || {
+        (recorded(&router)?["state"] == "tripped").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    // The first probe is due after half a minute; what comes now is held.
+    let later = router.produce("events.job", 20..25);
+    eventually("something to be held", PATIENCE, || {
+        (router.metric("postrider_held") >= 1.0).then_some(())
+    });
+    switch.store(200, Ordering::SeqCst);
+    router.change("wh_a", |webhook| webhook.timeout *= 2);
+    // One of them is on its way to be the next probe at the old time.
+    receiver.wait_for_accepted(4, Duration::from_secs(8));
+    let accepted = receiver.wait_for_accepted(25, PATIENCE);
+    let ids = delivery_ids(&[events, later].concat(), "wh_a");
+    assert_eq!(assert_all_arrived(&accepted, &ids), 0, "copies");
+}
+
+#[test]
 fn another_url_is_tried_at_once_though_the_old_one_is_down() {
     let cluster = Cluster::named("mended-url");
     let (broken, _switch) = switched(500);

@@ -27,6 +27,7 @@ mod harness;
 mod harness_holds;
 mod health;
 mod holding;
+mod memory;
 mod pace;
 mod retries;
 mod signatures;

@@ -103,6 +103,8 @@ struct Held {
     drain_at: Instant,
     /// When the endpoint, while it is down, may be probed with a record from here.
     probe_at: Instant,
+    /// Of the webhook when it was last probed: one that is changed is probed at once.
+    version: u64,
     /// Sent on since the drain began, for the log.
     drained: u64,
 }
@@ -201,6 +203,7 @@ impl Holding {
         for (webhook, held) in self.held.iter_mut().filter(|(_, held)| !held.draining) {
             let known = catalog.get(webhook).map(Arc::as_ref);
             let pace = pace(known, self.paces.per_second);
+            let version = known.map_or(0, |webhook| webhook.version);
             // Deleted and disabled webhooks are drained too: their deliveries end by the usual way.
             let purpose = match held_by(&self.ways, webhook, self.paces.probe_every) {
                 None if held.drain_at <= now => {
@@ -209,8 +212,9 @@ impl Holding {
                     held.probe_at = now;
                     Purpose::Send { limit }
                 }
-                Some(Hold::Down) if held.probe_at <= now => {
+                Some(Hold::Down) if held.probe_at <= now || held.version != version => {
                     held.probe_at = now + self.paces.probe_every;
+                    held.version = version;
                     Purpose::Probe
                 }
                 _ => continue,
@@ -289,6 +293,7 @@ impl Stage for Holding {
             draining: false,
             drain_at: now,
             probe_at: now,
+            version: 0,
             drained: 0,
         });
         if held.assignment.epoch != assignment.epoch {
