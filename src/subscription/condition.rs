@@ -61,11 +61,9 @@ impl Condition {
 /// 64 bits of the SHA-256 of a webhook's URL in hex: tells URLs apart, and repeats no token that stands in one.
 pub fn endpoint_digest(webhook: &Subscription) -> String {
     let digest = Sha256::digest(webhook.url.as_str());
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let first = digest.iter().take(8);
+    let number = first.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{number:016x}")
 }
 
 /// The key of a webhook's condition.

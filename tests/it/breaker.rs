@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use postrider::app::Stages;
 use postrider::outbound::breaker::State;
 use postrider::subscription::WebhookId;
 use serde_json::{Value, json};
@@ -211,6 +212,37 @@ fn whoever_changes_the_webhook_of_a_dead_endpoint_need_not_wait_for_the_next_pro
     receiver.wait_for_accepted(4, Duration::from_secs(8));
     let accepted = receiver.wait_for_accepted(25, PATIENCE);
     let ids = delivery_ids(&[events, later].concat(), "wh_a");
+    assert_eq!(assert_all_arrived(&accepted, &ids), 0, "copies");
+}
+
+#[test]
+fn every_instance_knows_which_endpoints_are_down_whoever_owns_them() {
+    let cluster = Cluster::named("dead-fleet");
+    let (receiver, switch) = switched(500);
+    let mut router = Router::start(&cluster, &["events.job"], IMPATIENT);
+    router.add_instance(Stages::ALL);
+    let names: Vec<String> = (0..6).map(|n| format!("wh_{n}")).collect();
+    for name in &names {
+        let fields = json!({"max_retries": 20, "retry_backoff": 1});
+        router.subscribe(name, &receiver.url(&format!("/{name}")), fields);
+    }
+    let events = router.produce("events.job", 0..20);
+    eventually("nearly everything to be held", PATIENCE, || {
+        (router.metric("postrider_held") >= 110.0).then_some(())
+    });
+    for app in router.apps() {
+        let (_, page) = get(app.telemetry(), "/metrics");
+        for name in &names {
+            let state = format!("state=\"passing\",webhook=\"{name}\"}} 1");
+            assert!(!page.contains(&state), "{name} passes for one of them");
+        }
+    }
+    switch.store(200, Ordering::SeqCst);
+    let accepted = receiver.wait_for_accepted(120, PATIENCE);
+    let ids: Vec<String> = names
+        .iter()
+        .flat_map(|name| delivery_ids(&events, name))
+        .collect();
     assert_eq!(assert_all_arrived(&accepted, &ids), 0, "copies");
 }
 

@@ -26,6 +26,8 @@ use drain::{Drain, Drained, Drainer, Purpose};
 
 const KEY_PREFIX: &str = "held/";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at what holds a webhook that was held before: there may be very many.
+const STILL_HELD: Duration = Duration::from_millis(500);
 /// At most so many are sent on at a time, and at most what the pace permits in [`BATCH_SPAN`].
 const BATCH_RECORDS: f64 = 500.0;
 const BATCH_SPAN: Duration = Duration::from_secs(2);
@@ -99,6 +101,8 @@ struct Held {
     end: i64,
     count: u64,
     draining: bool,
+    /// What holds it is not looked at before.
+    look_at: Instant,
     /// The pace permits no batch before.
     drain_at: Instant,
     /// When the endpoint, while it is down, may be probed with a record from here.
@@ -200,7 +204,8 @@ impl Holding {
         }
         let now = Instant::now();
         let catalog = self.ways.catalog.now();
-        for (webhook, held) in self.held.iter_mut().filter(|(_, held)| !held.draining) {
+        let idle = |held: &Held| !held.draining && held.look_at <= now;
+        for (webhook, held) in self.held.iter_mut().filter(|(_, held)| idle(held)) {
             let known = catalog.get(webhook).map(Arc::as_ref);
             let pace = pace(known, self.paces.per_second);
             let version = known.map_or(0, |webhook| webhook.version);
@@ -217,7 +222,11 @@ impl Holding {
                     held.version = version;
                     Purpose::Probe
                 }
-                _ => continue,
+                None => continue,
+                Some(_) => {
+                    held.look_at = now + STILL_HELD;
+                    continue;
+                }
             };
             held.draining = true;
             let _ = self.drains.send(Drain {
@@ -291,6 +300,7 @@ impl Stage for Holding {
             end: offset,
             count: 0,
             draining: false,
+            look_at: now,
             drain_at: now,
             probe_at: now,
             version: 0,
