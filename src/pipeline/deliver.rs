@@ -125,7 +125,8 @@ impl Deliver {
     }
 }
 
-fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
+/// Whether a delivery is older than its webhook wants.
+pub(super) fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
     let age_ms = now_ms.saturating_sub(delivery.created_at_ms);
     u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > webhook.max_age_seconds)
 }

@@ -180,8 +180,12 @@ fn a_webhook_that_is_paused_while_its_endpoint_is_down_is_not_probed_and_recover
     });
     switch.store(200, Ordering::SeqCst);
     let before = receiver.requests().len();
+    let held = router.topics().held;
+    let ends = cluster.end_offsets(&held);
     std::thread::sleep(Duration::from_secs(12));
     assert_eq!(receiver.requests().len(), before, "it was paused");
+    // A probe would have come back to where it was.
+    assert_eq!(cluster.end_offsets(&held), ends, "it was probed");
     router.change("wh_a", |webhook| webhook.paused = false);
     let accepted = receiver.wait_for_accepted(20, PATIENCE);
     let ids = delivery_ids(&events, "wh_a");
@@ -244,6 +248,25 @@ fn every_instance_knows_which_endpoints_are_down_whoever_owns_them() {
         .flat_map(|name| delivery_ids(&events, name))
         .collect();
     assert_eq!(assert_all_arrived(&accepted, &ids), 0, "copies");
+}
+
+#[test]
+fn deliveries_that_are_too_old_do_not_stand_in_for_the_probe() {
+    let cluster = Cluster::named("dead-old");
+    let (receiver, _switch) = switched(500);
+    let router = Router::start(&cluster, &["events.job"], IMPATIENT);
+    let fields = json!({"max_retries": 20, "retry_backoff": 1});
+    router.subscribe("wh_a", &receiver.url("/"), fields);
+    router.produce("events.job", 0..40);
+    eventually("nearly everything to be held", PATIENCE, || {
+        (router.metric("postrider_held") >= 36.0).then_some(())
+    });
+    // None of them would be sent any more: one for each probe would take minutes to get to one that would.
+    router.change("wh_a", |webhook| webhook.max_age_seconds = 1);
+    eventually("them to end", Duration::from_secs(9), || {
+        let expired = router.metric("postrider_dead_letters_total{reason=\"expired\"}");
+        (expired >= 36.0).then_some(())
+    });
 }
 
 #[test]

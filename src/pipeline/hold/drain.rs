@@ -15,7 +15,8 @@ use crate::delivery::{Delivery, Waiting};
 use crate::kafka::receipt::Assignment;
 use crate::kafka::settings::Connection;
 use crate::kafka::table::{Span, scan};
-use crate::pipeline::Ways;
+use crate::pipeline::deliver::is_expired;
+use crate::pipeline::{Ways, now_ms};
 use crate::record::{Outgoing, Record};
 use crate::subscription::WebhookId;
 
@@ -30,7 +31,7 @@ const LOOKED_AT: usize = 20_000;
 pub(super) enum Purpose {
     /// Nothing holds the webhook any more: at most so many records.
     Send { limit: usize },
-    /// Its endpoint is down: the oldest record, to look whether it still is.
+    /// Its endpoint is down: the oldest record, to look whether it still is. Those before it that are too old to be sent go with it.
     Probe,
 }
 
@@ -50,6 +51,8 @@ pub(super) struct Drained {
     /// Everything below is drained.
     pub(super) next: i64,
     pub(super) count: u64,
+    /// A probe found none but expired deliveries, which ended without a request: another look is due.
+    pub(super) is_unprobed: bool,
 }
 
 /// Lives on a thread of its own, because it waits for the broker.
@@ -67,11 +70,14 @@ impl Drainer {
             partition,
             next: drain.first,
             count: 0,
+            is_unprobed: false,
         };
         let limit = match drain.purpose {
             Purpose::Send { limit } => limit,
-            Purpose::Probe => 1,
+            Purpose::Probe => 500,
         };
+        let is_probe = drain.purpose == Purpose::Probe;
+        let mut has_live = false;
         let span = Span {
             partition,
             from: drain.first,
@@ -91,7 +97,12 @@ impl Drainer {
                 let after = record.offset.0 + 1;
                 if record.key.as_deref() == Some(drain.webhook.as_str().as_bytes()) {
                     bytes += record.cost_bytes();
+                    has_live |= self.is_live(&drain, &record);
                     batch.push(record);
+                }
+                if is_probe && has_live {
+                    next = after;
+                    return ControlFlow::Break(());
                 }
                 if batch.len() < limit && bytes < BATCH_BYTES && looked_at < LOOKED_AT {
                     return ControlFlow::Continue(());
@@ -108,10 +119,21 @@ impl Drainer {
             Some(count) => Drained {
                 next,
                 count,
+                is_unprobed: is_probe && !has_live,
                 ..unchanged
             },
             None => unchanged,
         }
+    }
+
+    /// Whether a record would be sent, rather than end as expired.
+    fn is_live(&self, drain: &Drain, record: &Record) -> bool {
+        let catalog = self.ways.catalog.now();
+        let Some(webhook) = catalog.get(&drain.webhook) else {
+            return false;
+        };
+        Delivery::from_record(record)
+            .is_ok_and(|delivery| !is_expired(&delivery, webhook, now_ms()))
     }
 
     /// Whether what the batch is for still holds.

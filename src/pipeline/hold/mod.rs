@@ -253,6 +253,9 @@ impl Holding {
         held.first = held.first.max(drained.next);
         held.count = held.count.saturating_sub(drained.count);
         held.drained += drained.count;
+        if drained.is_unprobed {
+            held.probe_at = Instant::now();
+        }
         if held.first >= held.end {
             info!(webhook = %drained.webhook, count = held.drained, "held deliveries were sent on");
             self.held.remove(&drained.webhook);
