@@ -1,7 +1,7 @@
 //! What an operator is told: a webhook that is given up says so and why, and nobody is told the same a hundred times.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -101,6 +101,15 @@ fn an_endpoint_that_fails_for_long_without_one_success_is_disabled_and_can_be_en
             .unwrap()
             .contains("no request succeeded"),
         "{alert}"
+    );
+    let (_, conditions) = router.catalog().read_with_conditions().unwrap();
+    let since_ms = conditions["wh_a"].failing_since_ms.unwrap();
+    let first = receiver.requests()[0].arrived_at;
+    let first_ms = first.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let late_ms = since_ms - i64::try_from(first_ms.as_millis()).unwrap();
+    assert!(
+        late_ms < 1000,
+        "it counts from {late_ms} ms after the first failure"
     );
     router.wait_for_dead_letters(10);
     router.wait_until_idle();
