@@ -274,16 +274,21 @@ fn another_url_is_tried_at_once_though_the_old_one_is_down() {
     let cluster = Cluster::named("mended-url");
     let (broken, _switch) = switched(500);
     let mended = Receiver::accepting();
-    let router = Router::start(&cluster, &["events.job"], IMPATIENT);
+    // The next probe of the old one is half a minute away.
+    let more = "outbound.breaker_failures = 3\n";
+    let router = Router::start(&cluster, &["events.job"], more);
     let fields = json!({"max_retries": 20, "retry_backoff": 1});
     router.subscribe("wh_a", &broken.url("/"), fields);
     let events = router.produce("events.job", 0..20);
-    eventually("everything to be held", PATIENCE, || {
-        (router.metric("postrider_held") >= 19.0).then_some(())
+    eventually("it to be recorded as tripped", PATIENCE, || {
+        (recorded(&router)?["state"] == "tripped").then_some(())
     });
     let url = mended.url("/").parse::<url::Url>().unwrap();
     router.change("wh_a", |webhook| webhook.url = url);
-    let accepted = mended.wait_for_accepted(20, Duration::from_secs(10));
-    let ids = delivery_ids(&events, "wh_a");
+    // More than a probe: nothing is known of the new one.
+    let later = router.produce("events.job", 20..40);
+    mended.wait_for_accepted(20, Duration::from_secs(5));
+    let accepted = mended.wait_for_accepted(40, PATIENCE);
+    let ids = delivery_ids(&[events, later].concat(), "wh_a");
     assert_eq!(assert_all_arrived(&accepted, &ids), 0, "copies");
 }
