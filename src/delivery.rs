@@ -51,6 +51,8 @@ pub enum Waiting {
     Tripped,
     /// The webhook is not in this instance's catalog (yet).
     Unknown,
+    /// The endpoint has been down for long, and this delivery was taken out of the held topic to be the next probe.
+    Probe,
 }
 
 impl Waiting {
@@ -62,6 +64,7 @@ impl Waiting {
             Self::Gated => "gated",
             Self::Tripped => "tripped",
             Self::Unknown => "unknown",
+            Self::Probe => "probe",
         }
     }
 
@@ -72,6 +75,7 @@ impl Waiting {
             Self::Gated,
             Self::Tripped,
             Self::Unknown,
+            Self::Probe,
         ]
         .into_iter()
         .find(|waiting| waiting.as_str() == text)

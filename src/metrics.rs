@@ -76,7 +76,7 @@ metrics! {
     webhook_attempts: IntCounterVec = "postrider_webhook_attempts_total"["webhook", "outcome"];
     /// Records waiting in a delay topic, in the partitions of this instance.
     delayed: IntGaugeVec = "postrider_delayed"["rung"];
-    /// Deliveries held for paused webhooks, in the partitions of this instance.
+    /// Deliveries held for paused webhooks and for endpoints that have been down for long, in the partitions of this instance.
     held: IntGauge = "postrider_held";
     /// Dead letters written, by reason.
     dead_letters: IntCounterVec = "postrider_dead_letters_total"["reason"];

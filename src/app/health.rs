@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::kafka::settings::Connection;
 use crate::kafka::topics;
 use crate::metrics::Metrics;
-use crate::outbound::breaker::Standings;
+use crate::outbound::breaker::{Standings, State};
 use crate::pipeline::Ways;
 use crate::pipeline::history::Writer;
 use crate::web::{Check, Inside};
@@ -131,13 +131,18 @@ impl Inside for Running {
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
-            let state = match (webhook.enabled, webhook.paused) {
-                (false, _) => "disabled",
-                (true, true) => "paused",
-                (true, false) => self
-                    .standings
-                    .as_ref()
-                    .map_or("passing", |standings| standings.get(&webhook.id).as_str()),
+            let shared = self.ways.state_of(webhook);
+            // The owner of its lane knows more than all others: that a probe is under way, and what has changed a moment ago.
+            let state = match &self.standings {
+                Some(standings) if webhook.enabled && !webhook.paused => {
+                    let own = standings.get(&webhook.id);
+                    if own == State::Passing {
+                        shared
+                    } else {
+                        own.as_str()
+                    }
+                }
+                _ => shared,
             };
             states
                 .with_label_values(&[webhook.id.as_str(), state])

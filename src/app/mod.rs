@@ -29,6 +29,8 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::State;
 use crate::outbound::{self, Outbound};
+use crate::pipeline::alerts::Alerts;
+use crate::pipeline::conditions::Conditions;
 use crate::pipeline::hold::Cursors;
 use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
@@ -118,12 +120,15 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let cursors = Arc::new(Cursors::default());
         let key = sealing_key(config)?;
+        let hold_after = Duration::from_secs(config.retry.hold_after_seconds);
+        let conditions = Arc::new(Conditions::new(hold_after, key.clone()));
         let followers = vec![
             followers::catalog(
                 &connection,
                 &topics.subscriptions,
                 key,
                 Arc::clone(&catalog),
+                Arc::clone(&conditions),
                 Arc::clone(&metrics),
             )?,
             followers::cursors(&connection, &topics.replays, Arc::clone(&cursors))?,
@@ -132,6 +137,8 @@ impl App {
             producer: Producer::start(&connection.producer(), Arc::clone(&metrics))?,
             topics,
             catalog: Arc::clone(&catalog),
+            conditions,
+            alerts: Alerts::default(),
             metrics: Arc::clone(&metrics),
             group: config.kafka.group_id.clone(),
             record_attempts: config.history.attempts,

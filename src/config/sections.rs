@@ -110,6 +110,8 @@ pub struct Outbound {
     pub breaker_failures: u32,
     /// Seconds from tripping to the first probe; the pause doubles up to ten times that.
     pub breaker_probe_seconds: u64,
+    /// A webhook whose endpoint fails for so long without one success is disabled; 0: never.
+    pub disable_after_seconds: u64,
     /// Bytes of waiting bodies in one instance.
     pub memory_bytes: usize,
 }
@@ -124,6 +126,7 @@ impl Default for Outbound {
             shards: 0,
             breaker_failures: 10,
             breaker_probe_seconds: 30,
+            disable_after_seconds: 432_000,
             memory_bytes: 16_777_216,
         }
     }
@@ -166,6 +169,12 @@ impl Outbound {
                 1..=3_600,
                 "seconds",
             ),
+            disable_after_seconds: section.whole(
+                "disable_after_seconds",
+                default.disable_after_seconds,
+                0..=31_536_000,
+                "seconds",
+            ),
             // The smallest still holds one record of Kafka's default limit.
             memory_bytes: section.whole(
                 "memory_bytes",
@@ -186,6 +195,8 @@ pub struct Retry {
     pub dead_letter_retention_days: u32,
     /// Held deliveries of one webhook that go out again in a second.
     pub held_drain_per_second: u32,
+    /// Deliveries of an endpoint that has been down for so long are held rather than kept on the ladder.
+    pub hold_after_seconds: u64,
 }
 
 impl Default for Retry {
@@ -193,6 +204,7 @@ impl Default for Retry {
         Self {
             dead_letter_retention_days: 30,
             held_drain_per_second: 1_000,
+            hold_after_seconds: 300,
         }
     }
 }
@@ -213,6 +225,12 @@ impl Retry {
                 default.held_drain_per_second,
                 1..=1_000_000,
                 "deliveries",
+            ),
+            hold_after_seconds: section.whole(
+                "hold_after_seconds",
+                default.hold_after_seconds,
+                1..=2_592_000,
+                "seconds",
             ),
         };
         section.finish();

@@ -12,17 +12,20 @@ use bytes::Bytes;
 use serde_json::json;
 use tracing::info;
 
+use super::alerts::Kind;
 use super::deliver::STAGE;
 use super::{Ways, now_ms};
 use crate::attempt::Attempt;
 use crate::delivery::headers::CUSTOMER;
-use crate::delivery::{Delivery, Ending, Waiting};
+use crate::delivery::{DeadReason, Delivery, Ending, Waiting};
 use crate::kafka::receipt::SharedReceipt;
 use crate::outbound::shard::{Finish, Submission};
 use crate::record::{Header, Outgoing};
 use crate::retry::dead_letter;
 use crate::retry::ladder::{self, Decision};
 use crate::subscription::{Customer, Subscription};
+
+const EXHAUSTED: &str = "deliveries have spent all their attempts and are dead letters; `postrider dead-letters replay` sends them again";
 
 impl Ways {
     /// Carries out what became of a submission. Called on the shards' threads.
@@ -42,12 +45,20 @@ impl Ways {
                 receipt.split(1),
             ),
             Finish::Later(pause, waiting) => {
-                self.wait(
-                    &mut delivery,
-                    ladder::after(now_ms(), pause),
-                    waiting,
-                    receipt.split(1),
-                );
+                let now = now_ms();
+                let done = receipt.split(1);
+                // What is to be the next probe waits for it; all else of an endpoint that has been down for long waits where it costs nothing.
+                let is_probe = delivery.waiting == Some(Waiting::Probe);
+                if waiting == Waiting::Tripped
+                    && !is_probe
+                    && self.conditions.is_holding(&webhook, now)
+                {
+                    delivery.due_ms = None;
+                    delivery.waiting = Some(waiting);
+                    self.put(&delivery, &self.topics.held, true, STAGE, done);
+                } else {
+                    self.wait(&mut delivery, ladder::after(now, pause), waiting, done);
+                }
             }
             Finish::Attempted(attempt) => {
                 let now = now_ms();
@@ -74,6 +85,9 @@ impl Ways {
                         self.wait(&mut delivery, due_ms, waiting, done)
                     }
                     Decision::Dead(reason) => {
+                        if reason == DeadReason::Exhausted {
+                            self.alert(&webhook, Kind::Exhausted, EXHAUSTED);
+                        }
                         let group = self.group_of(STAGE);
                         let topic = &self.topics.dead_letters;
                         let mut letter = dead_letter::of_delivery(

@@ -61,13 +61,11 @@ impl Deliver {
             return self.unknown(delivery, receipt);
         };
         if !webhook.enabled {
-            return self.bury(
-                &delivery,
-                &webhook,
-                DeadReason::Disabled,
-                "the webhook is disabled",
-                receipt,
-            );
+            let text = match self.ways.conditions.of(&webhook) {
+                Some(condition) => format!("the webhook is disabled: {}", condition.reason),
+                None => "the webhook is disabled".to_owned(),
+            };
+            return self.bury(&delivery, &webhook, DeadReason::Disabled, &text, receipt);
         }
         if is_expired(&delivery, &webhook, now) {
             let text = format!(
@@ -135,7 +133,8 @@ impl Deliver {
     }
 }
 
-fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
+/// Whether a delivery is older than its webhook wants.
+pub(super) fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
     let age_ms = now_ms.saturating_sub(delivery.created_at_ms);
     u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > webhook.max_age_seconds)
 }

@@ -4,8 +4,10 @@
 //! only when everything that followed from the record is acknowledged (promises 1 and 2).
 
 pub mod admission;
+pub mod alerts;
 pub mod catalog_topic;
 mod conclude;
+pub mod conditions;
 pub mod deliver;
 pub mod followers;
 pub mod history;
@@ -27,6 +29,8 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
+use alerts::Alerts;
+use conditions::Conditions;
 use topics::Topics;
 
 /// Unix milliseconds.
@@ -42,6 +46,8 @@ pub struct Ways {
     pub topics: Topics,
     pub producer: Producer,
     pub catalog: Arc<Catalog>,
+    pub conditions: Arc<Conditions>,
+    pub alerts: Alerts,
     pub metrics: Arc<Metrics>,
     /// The name before a stage's in a consumer group's name, `postrider`.
     pub group: String,

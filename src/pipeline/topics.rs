@@ -99,7 +99,12 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
             }
         };
     let mut plans = vec![
-        plan(&topics.subscriptions, 1, None, "the catalog of webhooks"),
+        plan(
+            &topics.subscriptions,
+            1,
+            None,
+            "the catalog of webhooks and the states of their endpoints",
+        ),
         plan(
             &topics.dispatch,
             sizes.dispatch_partitions,
@@ -120,7 +125,7 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
         &topics.held,
         sizes.held_partitions,
         Some(30 * DAY_MS),
-        "deliveries of paused webhooks",
+        "deliveries of paused webhooks and of endpoints that are down",
     ));
     plans.push(plan(
         &topics.dead_letters,

@@ -4,6 +4,7 @@
 //! [`Subscription`]. Promise 7 lives here: a secret is never in `Debug`, never in the public view, never in plain text
 //! in the topic. Everything here is pure: time comes in as a parameter.
 
+pub mod condition;
 mod draft;
 pub mod file;
 mod identity;

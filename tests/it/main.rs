@@ -11,7 +11,9 @@
 )]
 
 mod acknowledged;
+mod alerts;
 mod bad_events;
+mod breaker;
 mod catalog;
 mod commands;
 mod crashes;
@@ -26,6 +28,7 @@ mod harness_holds;
 mod health;
 mod history;
 mod holding;
+mod memory;
 mod pace;
 mod retries;
 mod signatures;
