@@ -29,6 +29,7 @@ pub fn catalog(
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
+            fail::fail_point!("catalog-in-replay", |_| crate::failpoint::die());
             let id = record
                 .key
                 .as_deref()

@@ -19,6 +19,8 @@ mod dead_letters;
 mod delivery;
 mod demo;
 mod endings;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod fleet;
 mod floors;
 mod harness;
