@@ -1,11 +1,11 @@
 //! Any number of instances share the work, come and go, and keep the limits of one (promise 5).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postrider::app::Stages;
 use serde_json::json;
 
-use crate::harness::{Cluster, Receiver, Reply, Router, assert_all_arrived, delivery_ids};
+use crate::harness::{Cluster, Receiver, Reply, Request, Router, assert_all_arrived, delivery_ids};
 use crate::pace::most_in_a_second;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,5 +80,41 @@ fn a_rate_limit_holds_while_its_webhook_moves_between_instances() {
         assert_all_arrived(&requests, &delivery_ids(&events, "wh_a")),
         0,
         "copies"
+    );
+}
+
+/// Whether a bucket that holds `burst` and gets `a_second` could have let these through, `slack` of them aside.
+fn fit_a_bucket(requests: &[Request], a_second: f64, burst: f64, slack: f64) -> bool {
+    let mut arrivals: Vec<Instant> = requests.iter().map(|request| request.arrived).collect();
+    arrivals.sort();
+    let mut tokens = burst + slack;
+    let mut before = arrivals[0];
+    arrivals.into_iter().all(|arrived| {
+        tokens = (tokens + a_second * (arrived - before).as_secs_f64()).min(burst + slack) - 1.0;
+        before = arrived;
+        tokens >= 0.0
+    })
+}
+
+#[test]
+fn a_change_of_owner_adds_no_second_burst() {
+    const EVENTS: usize = 300;
+    let cluster = Cluster::named("fleet-burst");
+    let receiver = Receiver::accepting();
+    let mut router = Router::idle(&cluster, &["events.job"], "");
+    // A bucket of five seconds, so that a second one would show beside what a short hand-over saves up.
+    let limit = json!({"requests": 20, "per_seconds": 1, "burst": 100});
+    router.subscribe("wh_a", &receiver.url("/"), json!({"rate_limit": limit}));
+    router.add_instance(Stages::ALL);
+    router.produce("events.job", 0..EVENTS);
+    receiver.wait_for(110, PATIENCE);
+    router.add_instance(Stages::ALL);
+    receiver.wait_for(180, PATIENCE);
+    router.stop_instance();
+    let requests = receiver.wait_for(EVENTS, PATIENCE);
+    router.wait_until_idle();
+    assert!(
+        fit_a_bucket(&requests, 20.0, 100.0, 5.0),
+        "more came than one bucket lets through"
     );
 }

@@ -3,7 +3,9 @@
 //!
 //! `crashes` kills at any moment; here the moment is chosen (the table is in `src/failpoint.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod moment;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -12,169 +14,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Cluster, Process, Receiver, Reply, Request, Router, assert_all_arrived, delivery_ids,
+    eventually, get,
 };
 
+use moment::{Moment, each, ids_of};
+
 const PATIENCE: Duration = Duration::from_secs(120);
-const DELIVERY: &str = "postrider-delivery-id";
-
-type Place = (String, i32);
-
-/// What Kafka and the receiver had at a death.
-struct Moment {
-    /// Of the groups of all stages. Asked first: what is found in the topics afterwards can only be more.
-    committed: BTreeMap<Place, i64>,
-    /// Records of `dispatch` and of the delay topics, by delivery.
-    dispatched: Places,
-    delayed: Places,
-    buried: BTreeSet<String>,
-    accepted: BTreeSet<String>,
-    /// Deliveries whose ending is recorded.
-    ended: BTreeSet<String>,
-}
-
-/// The places of records in some topics, by delivery.
-type Places = BTreeMap<String, Vec<Source>>;
-
-fn places(cluster: &Cluster, topics: &[&str]) -> Places {
-    let mut found = Places::new();
-    for topic in topics {
-        for record in cluster.consume_all(topic) {
-            let id = record.header(DELIVERY).unwrap().to_owned();
-            found.entry(id).or_default().push(Source {
-                topic: (*topic).into(),
-                partition: record.partition,
-                offset: record.offset,
-            });
-        }
-    }
-    found
-}
-
-fn each(places: &Places) -> impl Iterator<Item = (&String, &Source)> {
-    places
-        .iter()
-        .flat_map(|(id, places)| places.iter().map(move |place| (id, place)))
-}
-
-impl Moment {
-    fn of(router: &Router<'_>, receiver: &Receiver) -> Self {
-        let cluster = router.cluster;
-        let topics = router.topics();
-        let delays: Vec<&str> = topics.delays().map(|(_, name)| &**name).collect();
-        let sources: Vec<&str> = router.config.intake.topics.iter().map(|t| &**t).collect();
-        let mut committed = BTreeMap::new();
-        for (stage, of_stage) in [
-            ("route", &sources[..]),
-            ("deliver", &[&*topics.dispatch][..]),
-            ("release", &delays[..]),
-        ] {
-            let group = format!("{}.{stage}", router.config.kafka.group_id);
-            for ((topic, partition), at) in cluster.committed_of(&group, of_stage) {
-                committed.insert((topic, partition), at.unwrap_or(0));
-            }
-        }
-        let ended = router.attempts();
-        let ended = ended.iter().filter(|attempt| attempt["ending"].is_string());
-        Self {
-            committed,
-            dispatched: places(cluster, &[&topics.dispatch]),
-            delayed: places(cluster, &delays),
-            buried: places(cluster, &[&topics.dead_letters])
-                .into_keys()
-                .collect(),
-            accepted: ids_of(&receiver.accepted()).into_keys().collect(),
-            ended: ended
-                .map(|attempt| attempt["delivery_id"].as_str().unwrap().to_owned())
-                .collect(),
-        }
-    }
-
-    fn is_committed(&self, record: &Source) -> bool {
-        let place = (record.topic.to_string(), record.partition);
-        let at = self.committed.get(&place);
-        at.is_some_and(|at| record.offset < *at)
-    }
-
-    /// Deliveries of which some record in our topics is not committed: those a successor may repeat.
-    fn open(&self) -> BTreeSet<&String> {
-        each(&self.dispatched)
-            .chain(each(&self.delayed))
-            .filter(|(_, record)| !self.is_committed(record))
-            .map(|(id, _)| id)
-            .collect()
-    }
-
-    /// Every committed record has what it caused, in a topic or at the receiver; the answer is how many were looked at.
-    fn assert_commits_were_earned(&self, events: &[Source], webhooks: &[&str]) -> usize {
-        let mut seen = 0;
-        for event in events {
-            if !self.is_committed(event) {
-                continue;
-            }
-            seen += 1;
-            for webhook in webhooks {
-                let id = &delivery_ids(std::slice::from_ref(event), webhook)[0];
-                assert!(
-                    self.dispatched.contains_key(id),
-                    "{event} is committed, and its delivery {id} to {webhook} is nowhere"
-                );
-            }
-        }
-        let times = |places: &Places, id| places.get(id).map_or(0, Vec::len);
-        for (id, record) in each(&self.dispatched) {
-            if self.is_committed(record) {
-                seen += 1;
-                assert!(
-                    self.accepted.contains(id)
-                        || self.delayed.contains_key(id)
-                        || self.buried.contains(id)
-                        || times(&self.dispatched, id) > 1,
-                    "{id} is committed at {record}, and it neither ended nor waits"
-                );
-            }
-        }
-        for (id, record) in each(&self.delayed) {
-            if self.is_committed(record) {
-                seen += 1;
-                assert!(
-                    times(&self.dispatched, id) > 1 || times(&self.delayed, id) > 1,
-                    "{id} is committed at {record}, and is nowhere else"
-                );
-            }
-        }
-        seen
-    }
-
-    /// What was repeated was in flight at this moment: its record in one of our topics was open, or its event was.
-    fn assert_only_the_open_were_repeated(&self, router: &Router<'_>, accepted: &[Request]) {
-        let open = self.open();
-        let unrouted: BTreeSet<String> = router
-            .cluster
-            .consume_all(&router.topics().dispatch)
-            .into_iter()
-            .filter(|record| {
-                let event: Source = record.header("postrider-source").unwrap().parse().unwrap();
-                !self.is_committed(&event)
-            })
-            .map(|record| record.header(DELIVERY).unwrap().to_owned())
-            .collect();
-        for (id, times) in ids_of(accepted) {
-            assert!(
-                times == 1 || open.contains(&id) || unrouted.contains(&id),
-                "{id} arrived {times} times, though it was settled and committed at the death"
-            );
-        }
-    }
-}
-
-fn ids_of(requests: &[Request]) -> BTreeMap<String, usize> {
-    let mut times = BTreeMap::new();
-    for request in requests {
-        *times.entry(request.id().unwrap().to_owned()).or_default() += 1;
-    }
-    times
-}
-
 fn number(request: &Request) -> u64 {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     body["n"].as_u64().unwrap()
@@ -419,6 +264,46 @@ fn a_death_while_the_catalog_is_replayed_sends_nothing_and_drops_nothing() {
     assert_all_ended(&router, &receiver, &delivery_ids(&events, "wh_a"), &moment);
     process.signal(Signal::SIGTERM);
     assert_eq!(process.terminate().0.code(), Some(0));
+}
+
+#[test]
+fn an_instance_that_learns_of_a_webhook_late_does_not_take_it_for_deleted() {
+    const WEBHOOKS: usize = 8;
+    const EVENTS: usize = 60;
+    let cluster = Cluster::named("point-late");
+    let receiver = Receiver::accepting();
+    let mut router = Router::idle(&cluster, &["events.job"], "");
+    router.leaves_work();
+    // Each record of the catalog takes it a second, so that it is behind the other one for eight.
+    let late = Process::start_with(router.config_text(), "catalog-in-replay=sleep(1000)");
+    let prompt = Process::start(router.config_text());
+    let names: Vec<String> = (0..WEBHOOKS).map(|n| format!("wh_{n}")).collect();
+    for name in &names {
+        router.subscribe(name, &receiver.url("/"), json!({}));
+    }
+    let webhooks = |process: &Process| {
+        let page = get(process.telemetry(), "/metrics").1;
+        page.contains(&format!("postrider_webhooks {WEBHOOKS}\n"))
+    };
+    eventually("the prompt one to know the webhooks", PATIENCE, || {
+        webhooks(&prompt).then_some(())
+    });
+    assert!(!webhooks(&late), "it was not late");
+    router.produce("events.job", 0..EVENTS);
+
+    // What the late one routed was for no webhook yet; what the prompt one did is for all, and partly the late one's to send.
+    router.wait_until_idle();
+    let topics = router.topics();
+    let dispatched = moment::places(&cluster, &[&topics.dispatch]);
+    let delays: Vec<&str> = topics.delays().map(|(_, name)| &**name).collect();
+    let waited = moment::places(&cluster, &delays);
+    assert!(!dispatched.is_empty() && dispatched.len() % WEBHOOKS == 0);
+    assert!(!waited.is_empty(), "none came to an instance that was late");
+    let ids: Vec<String> = dispatched.into_keys().collect();
+    assert_eq!(assert_all_arrived(&receiver.accepted(), &ids), 0, "copies");
+    for process in [late, prompt] {
+        assert_eq!(process.terminate().0.code(), Some(0));
+    }
 }
 
 /// `name` of every `fail_point!("name"` in a text; the stage's name is put in where there is `{}`.
