@@ -25,13 +25,13 @@ doc: ## the documentation of the code, broken links denied
 unit: ## the tests that need no broker
 	$(CARGO) test $(TESTED) --lib --bins
 
-# Those that `make test` plants, to show that its tests can fail: two that are seen early.
+# Those that `make test` plants, to show that its tests can fail; `make mutants` puts all of them to the chaos suite.
 CHEAP_MUTANTS := parked-not-put-back,one-attempt-too-few
 
 # The tests come last, so that their result is what one sees.
 test: fmt clippy doc ## everything: format, lints, documentation, and all tests on a real broker
 	$(BROKER) $(CARGO) test $(TESTED)
-	ONLY=$(CHEAP_MUTANTS) CONTROL=no MORE=no tests/mutants.sh
+	$(BROKER) env ONLY=$(CHEAP_MUTANTS) CHAOS=no tests/mutants.sh
 
 mutants: ## breaks the promises one by one, and demands that the tests see it (ONLY=a,b; all take half an hour)
 	$(BROKER) tests/mutants.sh
