@@ -13,6 +13,7 @@
 mod acknowledged;
 mod bad_events;
 mod catalog;
+mod chaos;
 mod commands;
 mod crashes;
 mod dead_letters;
