@@ -116,7 +116,7 @@ done
 
 build_suite
 trap restore EXIT
-[ "${CHAOS:-yes}" = no ] || "$work/it" --list --exact "$chaos" | grep -q ': test$' || fail "the suite has no test $chaos"
+[ "${CHAOS:-yes}" = no ] || "$work/it" --list --exact "$chaos" | grep ': test$' >/dev/null || fail "the suite has no test $chaos"
 green=
 proved=
 for name in $names; do
