@@ -66,6 +66,7 @@ plant() {
     rm -rf "$work/tree"
     mkdir -p "$work/tree"
     # Every file gets the present for its time: cargo goes by that, and the last mutant's change must not stay in.
+    renew
     git ls-files -z | tar --null -T - -cf - | tar -xmf - -C "$work/tree"
     patch -p1 -s -d "$work/tree" --no-backup-if-mismatch <"tests/mutants/$name.patch" ||
         fail "$name does not apply; make the patch anew"
@@ -97,9 +98,9 @@ turns_red() {
     what_broke "$log" 2
 }
 
-# To cargo the tree of a mutant and this one are the same package, and only the files' times tell them apart: without
-# this it would take what was built of a mutant for what is here.
-renew() { touch src/lib.rs src/main.rs tests/it/main.rs 2>/dev/null || true; }
+# To cargo the tree of a mutant and this one are the same package, and what it notes of one it believes of the other:
+# without this it would take what was built of a mutant for what is here.
+renew() { rm -rf "$target"/debug/.fingerprint/postrider-*; }
 
 # Brings back the program that the last mutant's build replaced.
 restore() {
