@@ -30,6 +30,18 @@ fn slow_receiver() -> Receiver {
     Receiver::start(|_| Reply::ok().after(Duration::from_millis(20)))
 }
 
+/// A fifth of the events, and when they are committed in part the rest: so that there is something to lose on both sides.
+fn produce_in_two(router: &Router<'_>, events: usize) -> Vec<Source> {
+    let mut places = router.produce("events.job", 0..events / 5);
+    let group = format!("{}.deliver", router.config.kafka.group_id);
+    eventually("some commits", PATIENCE, || {
+        let committed = router.cluster.committed(&group, &router.topics().dispatch);
+        (committed.into_values().flatten().sum::<i64>() > 100).then_some(())
+    });
+    places.extend(router.produce("events.job", events / 5..events));
+    places
+}
+
 /// The rest after a death: all arrives, every delivery ended well, and the successor leaves in an orderly way.
 fn assert_all_ended(router: &Router<'_>, receiver: &Receiver, ids: &[String], moment: &Moment) {
     receiver.wait_for_deliveries(ids.len(), PATIENCE);
@@ -56,7 +68,7 @@ fn a_death_between_a_2xx_and_its_ending_repeats_the_delivery_with_the_same_id() 
     router.leaves_work();
     router.subscribe("wh_a", &receiver.url("/"), json!({}));
     let process = Process::start_with(router.config_text(), "deliver-after-2xx=400*off->return");
-    let events = router.produce("events.job", 0..EVENTS);
+    let events = produce_in_two(&router, EVENTS);
     process.wait_for_death();
 
     let moment = Moment::of(&router, &receiver);
@@ -97,7 +109,7 @@ fn a_death_between_a_retry_and_its_settling_loses_neither() {
         router.config_text(),
         "deliver-after-retry-written=80*off->return",
     );
-    let events = router.produce("events.job", 0..EVENTS);
+    let events = produce_in_two(&router, EVENTS);
     process.wait_for_death();
 
     let moment = Moment::of(&router, &receiver);
