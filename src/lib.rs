@@ -14,7 +14,7 @@
 //! | above all | [`app`], [`cli`] |
 //! | the order | [`pipeline`] |
 //! | stages | [`intake`] → [`matching`] → [`outbound`] → [`retry`]; [`history`]; [`web`] |
-//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`]; [`config`], [`metrics`], [`kafka`] |
+//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`]; [`config`], [`metrics`], [`kafka`]; [`failpoint`] |
 //!
 //! Imports point down, and stages never import each other (a test reads the sources and asserts it).
 
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod failpoint;
 pub mod history;
 pub mod intake;
 pub mod kafka;

@@ -64,6 +64,11 @@ impl Ways {
                 let now = now_ms();
                 let decision =
                     ladder::decide(&delivery, &webhook, &attempt, now, chance(&delivery));
+                fail::fail_point!(
+                    "deliver-after-2xx",
+                    matches!(decision, Decision::Delivered),
+                    |_| crate::failpoint::die()
+                );
                 log(&delivery, &attempt, decision);
                 let done = if self.record_attempts {
                     let done = receipt.split(2);

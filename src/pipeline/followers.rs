@@ -34,6 +34,7 @@ pub fn catalog(
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
+            fail::fail_point!("catalog-in-replay", |_| crate::failpoint::die());
             let id = match CatalogKey::parse(record.key.as_deref()) {
                 Some(CatalogKey::Webhook(id)) => id,
                 Some(CatalogKey::Condition(id)) => {

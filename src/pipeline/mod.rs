@@ -164,7 +164,15 @@ impl Ways {
         self.producer.send(
             &record,
             Box::new(move |written| match written {
-                Ok(_) => done.done(),
+                Ok(_) => {
+                    // Of all that comes this way, only the ladder's topics are not keyed by webhook.
+                    fail::fail_point!(
+                        "deliver-after-retry-written",
+                        stage == deliver::STAGE && !keyed_by_webhook,
+                        |_| crate::failpoint::die()
+                    );
+                    done.done();
+                }
                 Err(refused) => {
                     let message = refused.to_string();
                     let letter = dead_letter::of_refused(

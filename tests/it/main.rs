@@ -15,12 +15,15 @@ mod alerts;
 mod bad_events;
 mod breaker;
 mod catalog;
+mod chaos;
 mod commands;
 mod crashes;
 mod dead_letters;
 mod delivery;
 mod demo;
 mod endings;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod fleet;
 mod floors;
 mod harness;
