@@ -4,7 +4,7 @@ CARGO ?= cargo
 BROKER := tests/broker.sh run --
 
 .DEFAULT_GOAL := help
-.PHONY: help fmt clippy doc unit test bench demo
+.PHONY: help fmt clippy doc unit test bench demo chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,3 +30,7 @@ bench: ## the benchmarks, on a real broker
 
 demo: ## the whole thing in one process, with an embedded broker
 	$(CARGO) run --locked --release -- demo
+
+chaos: ## the proof that nothing is lost: EVENTS=1000000 MINUTES=20 SEED=1; the report is target/chaos/long/report.md
+	EVENTS=$(or $(EVENTS),1000000) MINUTES=$(or $(MINUTES),20) SEED=$(or $(SEED),1) \
+	$(CARGO) test --locked --release --test it a_million_events_end -- --ignored --nocapture

@@ -180,7 +180,11 @@ fn run(plan: &Plan) {
                 break;
             }
             if now - ended > plan.patience.as_millis() as u32 {
-                eprintln!("{:>8.1} s  it does not end", f64::from(now) / 1000.0);
+                eprintln!(
+                    "{:>8.1} s  it does not end: {}",
+                    f64::from(now) / 1000.0,
+                    what_is_left(&oracle, &follower)
+                );
                 break;
             }
         }
@@ -232,6 +236,20 @@ fn is_over(oracle: &Mutex<Oracle>, follower: &Follower) -> bool {
         std::thread::sleep(Duration::from_secs(1));
         at_the_end() == Some(standings)
     })
+}
+
+/// What keeps a run from ending.
+fn what_is_left(oracle: &Mutex<Oracle>, follower: &Follower) -> String {
+    let behind: Vec<_> = follower
+        .standings()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|standing| standing.end > 0 && standing.committed != Some(standing.end))
+        .collect();
+    format!(
+        "{} deliveries have not ended; not at their ends: {behind:?}",
+        hold(oracle).unfinished()
+    )
 }
 
 /// A fault of its own kind, when nothing is in dispatch that an operator's hand would take: it is deleted and made anew, and
