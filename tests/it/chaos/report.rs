@@ -90,6 +90,7 @@ impl Report<'_> {
         for (what, value) in rows {
             let _ = writeln!(text, "| {what} | {value} |");
         }
+        let _ = writeln!(text, "\ncopies by ten seconds: {}", self.copies_by_time());
         let _ = writeln!(
             text,
             "\n| | invariant | checked | violations |\n|---:|---|---:|---:|"
