@@ -90,6 +90,7 @@ impl Report<'_> {
         for (what, value) in rows {
             let _ = writeln!(text, "| {what} | {value} |");
         }
+        let _ = writeln!(text, "\ncopies by ten seconds: {}", self.copies_by_time());
         let _ = writeln!(
             text,
             "\n| | invariant | checked | violations |\n|---:|---|---:|---:|"
@@ -103,5 +104,25 @@ impl Report<'_> {
             );
         }
         text
+    }
+
+    /// `second: copies`, for the seconds that had any: to be laid beside the faults.
+    fn copies_by_time(&self) -> String {
+        let mut seen = std::collections::HashSet::new();
+        let mut by_time: BTreeMap<u32, u32> = BTreeMap::new();
+        for hit in self.oracle.hits.iter().filter(|hit| hit.status == 200) {
+            if !seen.insert((hit.event, hit.webhook)) {
+                *by_time.entry(hit.at_ms / 10_000 * 10).or_default() += 1;
+            }
+        }
+        let parts: Vec<String> = by_time
+            .iter()
+            .map(|(second, copies)| format!("{second} s: {copies}"))
+            .collect();
+        if parts.is_empty() {
+            "none".to_owned()
+        } else {
+            parts.join(", ")
+        }
     }
 }
