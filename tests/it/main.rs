@@ -28,3 +28,4 @@ mod holding;
 mod pace;
 mod retries;
 mod signatures;
+mod static_members;
