@@ -89,8 +89,10 @@ impl Starter<'_> {
             let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");
             client.set("topic.blacklist", format!("^{prefix}.*"));
         }
+        let instance = &self.config.kafka.instance_id;
         let settings = ReaderSettings {
             stage: name,
+            instance_id: (!instance.is_empty()).then(|| format!("{instance}.{name}")),
             client,
             topics,
             start,

@@ -75,7 +75,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (8, 36));
+    assert_eq!((sections.len(), keys.len()), (8, 37));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -94,7 +94,7 @@ fn every_key_can_be_overridden_by_the_environment() {
             _ if table => (format!("{variable}__CLIENT_RACK"), "a"),
             "kafka.bootstrap_servers" => (variable, "a:1,b:2"),
             "kafka.create_topics" | "history.attempts" => (variable, "false"),
-            "kafka.group_id" | "kafka.topic_prefix" => (variable, "other"),
+            "kafka.group_id" | "kafka.instance_id" | "kafka.topic_prefix" => (variable, "other"),
             "intake.topics" => (variable, "^a\\..*, b"),
             "intake.start" => (variable, "earliest"),
             "intake.customer_pointer" => (variable, ""),
@@ -111,7 +111,7 @@ fn every_key_can_be_overridden_by_the_environment() {
         assert_ne!(config, Config::default(), "{variable}");
         seen += 1;
     }
-    assert_eq!(seen, 36);
+    assert_eq!(seen, 37);
     let config = good(
         "",
         &[
@@ -183,6 +183,10 @@ fn wrong_values_are_refused_with_their_key_and_the_cure() {
         ("[kafka]\nreplication_factor = 0", "from 1 to 32"),
         ("[kafka]\ncreate_topics = \"yes\"", "must be true or false"),
         ("[kafka]\ngroup_id = \"a b\"", "must be 1 to 200 characters"),
+        (
+            "[kafka]\ninstance_id = \"pod/0\"",
+            "must be 1 to 200 characters",
+        ),
         (
             "[kafka]\ntopic_prefix = \"\"",
             "must be 1 to 200 characters",

@@ -35,3 +35,4 @@ mod memory;
 mod pace;
 mod retries;
 mod signatures;
+mod static_members;
