@@ -104,6 +104,8 @@ metrics! {
     catalog_errors: IntCounter = "postrider_catalog_errors_total";
     /// Source topics that do not exist; they are waited for.
     source_topics_missing: IntGauge = "postrider_source_topics_missing";
+    /// Requests to the API whose token was missing, wrong, expired, or given after too many wrong ones.
+    authentication_failures: IntCounterVec = "postrider_authentication_failures_total"["reason"];
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

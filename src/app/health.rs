@@ -10,6 +10,7 @@ use crate::kafka::topics;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::Standings;
 use crate::pipeline::Ways;
+use crate::subscription::Subscription;
 use crate::web::{Check, Inside};
 
 /// How old the answer to "which source topics are missing" may be.
@@ -59,6 +60,20 @@ impl Sources {
             *missing = (Some(Instant::now()), absent.cloned().collect());
         }
         missing.1.clone()
+    }
+}
+
+impl Running {
+    /// How a webhook stands in this instance: `passing tripped probing paused disabled`.
+    pub(super) fn state(&self, webhook: &Subscription) -> &'static str {
+        match (webhook.enabled, webhook.paused) {
+            (false, _) => "disabled",
+            (true, true) => "paused",
+            (true, false) => self
+                .standings
+                .as_ref()
+                .map_or("passing", |standings| standings.get(&webhook.id).as_str()),
+        }
     }
 }
 
@@ -122,14 +137,7 @@ impl Inside for Running {
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
-            let state = match (webhook.enabled, webhook.paused) {
-                (false, _) => "disabled",
-                (true, true) => "paused",
-                (true, false) => self
-                    .standings
-                    .as_ref()
-                    .map_or("passing", |standings| standings.get(&webhook.id).as_str()),
-            };
+            let state = self.state(webhook);
             states
                 .with_label_values(&[webhook.id.as_str(), state])
                 .set(1);

@@ -5,8 +5,10 @@
 //!
 //! - `stages`: the loops and their readers
 //! - `prepare`: what a configuration means on a cluster: connection, topics, key
+//! - `api`: what stands behind the API
 //! - `health`: what is shown of a running instance
 
+mod api;
 mod health;
 mod prepare;
 mod stages;
@@ -27,11 +29,13 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::State;
 use crate::outbound::{self, Outbound};
+use crate::pipeline::changes::{Changes, Written};
 use crate::pipeline::hold::Cursors;
 use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
 use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
+use crate::web::api::Served;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
 pub use prepare::{connection, planned, reached, sealing_key};
@@ -63,6 +67,13 @@ pub enum Error {
         fault: std::io::Error,
     },
     #[error(
+        "web.listen: cannot listen on {address}: {fault}; free the port, name another, or write \"\" to serve no API"
+    )]
+    ListenForApi {
+        address: SocketAddr,
+        fault: std::io::Error,
+    },
+    #[error(
         "the broker at {0} does not answer; check kafka.bootstrap_servers, the network and, where the cluster wants them, security.protocol and its keys in kafka.properties ({1})"
     )]
     Unreachable(String, String),
@@ -84,6 +95,8 @@ pub struct App {
     /// Ended when dropped.
     _followers: Vec<Follower>,
     telemetry: SocketAddr,
+    /// Ends when dropped; `None` where it is not served.
+    api: Option<Served>,
 }
 
 impl App {
@@ -111,13 +124,15 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let cursors = Arc::new(Cursors::default());
         let key = sealing_key(config)?;
+        let written = Arc::new(Written::default());
         let followers = vec![
             followers::catalog(
                 &connection,
                 &topics.subscriptions,
-                key,
+                key.clone(),
                 Arc::clone(&catalog),
                 Arc::clone(&metrics),
+                Arc::clone(&written),
             )?,
             followers::cursors(&connection, &topics.replays, Arc::clone(&cursors))?,
         ];
@@ -175,6 +190,12 @@ impl App {
                 address: listen,
                 fault,
             })?;
+        let changes = Changes {
+            ways: Arc::clone(&inside.ways),
+            written,
+            key,
+        };
+        let api = api::serve(config, &connection, &inside, changes).await?;
         info!(%telemetry, webhooks = catalog.now().len(), "started");
         Ok(Self {
             inside,
@@ -182,12 +203,18 @@ impl App {
             readers,
             _followers: followers,
             telemetry,
+            api,
         })
     }
 
     /// Where `/metrics`, `/livez` and `/readyz` are served.
     pub fn telemetry(&self) -> SocketAddr {
         self.telemetry
+    }
+
+    /// Where the API is served, if it is.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|served| served.address)
     }
 
     /// All metrics of this instance.
@@ -246,6 +273,7 @@ impl App {
     pub fn stop(mut self) -> Result<(), Error> {
         let deadline = Instant::now() + STOP_LIMIT;
         self.inside.draining.store(true, Ordering::Release);
+        drop(self.api.take());
         for reader in &self.readers {
             reader.stop();
         }

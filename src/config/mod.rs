@@ -10,6 +10,7 @@ mod properties;
 mod read;
 mod secret;
 mod sections;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,8 @@ use serde::Serialize;
 pub use kafka::Kafka;
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
-pub use sections::{History, Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start, Web};
+pub use sections::{History, Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start};
+pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.
 pub type Environment = BTreeMap<String, String>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
+use super::changes::Written;
 use super::hold::Cursors;
 use crate::kafka::Error;
 use crate::kafka::settings::Connection;
@@ -24,11 +25,15 @@ pub fn catalog(
     key: Option<SealingKey>,
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
+    written: Arc<Written>,
 ) -> Result<Follower, Error> {
     let mut webhooks: HashMap<WebhookId, Arc<Subscription>> = HashMap::new();
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
+            if written.take_token(&record) {
+                return;
+            }
             let id = record
                 .key
                 .as_deref()
@@ -39,6 +44,7 @@ pub fn catalog(
                 error!(source = %record.source(), "a catalog record's key is no webhook id; it is passed over");
                 return;
             };
+            written.seen(&record, webhooks.get(&id).cloned());
             match record
                 .payload
                 .as_deref()
@@ -69,6 +75,7 @@ pub fn catalog(
                 catalog.publish(webhooks.clone());
             }
             catalog.confirm(instant);
+            written.published();
         }
     })
 }

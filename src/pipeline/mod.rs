@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod catalog_topic;
+pub mod changes;
 mod conclude;
 pub mod deliver;
 pub mod followers;
@@ -12,6 +13,7 @@ pub mod hold;
 pub mod release;
 pub mod replaying;
 pub mod route;
+pub mod test_event;
 pub mod topics;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@
 )]
 
 mod acknowledged;
+mod api;
 mod bad_events;
 mod catalog;
 mod commands;
