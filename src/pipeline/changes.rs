@@ -170,6 +170,8 @@ impl Changes {
         edit: &mut dyn FnMut(Option<&Subscription>) -> Result<Edit, E>,
     ) -> Result<Edited, Fault<E>> {
         let mut before = self.ways.catalog.now().get(id).cloned();
+        // After a lost write it is that which stands before the next one, not what the next one is made of.
+        let mut expected = before.clone();
         let mut version = 0;
         for _ in 0..ATTEMPTS {
             let after = match edit(before.as_deref()).map_err(Fault::Refused)? {
@@ -189,21 +191,17 @@ impl Changes {
                 Arc::new(webhook)
             });
             let stood = self.write(id, after.as_deref())?;
-            if place(stood.as_deref()) == place(before.as_deref()) {
+            if place(stood.as_deref()) == place(expected.as_deref()) {
                 return Ok(Edited { before, after });
             }
-            version = [after.as_deref(), stood.as_deref()]
-                .into_iter()
-                .flatten()
-                .map(|webhook| webhook.version)
-                .max()
-                .unwrap_or(0);
+            version = newest(version, &[&after, &stood]);
             if conditional {
-                self.put_back(id, stood.as_deref(), version);
+                self.put_back(id, stood.clone(), after, version);
                 edit(stood.as_deref()).map_err(Fault::Refused)?;
                 return Err(Fault::Busy);
             }
             before = stood;
+            expected = after;
         }
         Err(Fault::Busy)
     }
@@ -220,13 +218,26 @@ impl Changes {
             .map_err(Fault::NotSeen)
     }
 
-    fn put_back(&self, id: &WebhookId, stood: Option<&Subscription>, version: u64) {
-        let mut back = stood.cloned();
-        if let Some(webhook) = &mut back {
-            webhook.version = version + 1;
-        }
-        if let Err(fault) = self.write::<()>(id, back.as_ref()) {
-            warn!(webhook = %id, %fault, "what another wrote at the same time could not be put back");
+    /// Puts back what a lost write overwrote, or what yet another wrote on top of it.
+    fn put_back(&self, id: &WebhookId, stood: Stood, lost: Stood, version: u64) {
+        let (mut back, mut expected, mut version) = (stood, lost, version);
+        for _ in 0..ATTEMPTS {
+            let again = back.as_deref().cloned().map(|mut webhook| {
+                webhook.version = version + 1;
+                Arc::new(webhook)
+            });
+            match self.write::<()>(id, again.as_deref()) {
+                Ok(found) if place(found.as_deref()) == place(expected.as_deref()) => return,
+                Ok(found) => {
+                    version = newest(version, &[&again, &found]);
+                    expected = again;
+                    back = found;
+                }
+                Err(fault) => {
+                    warn!(webhook = %id, %fault, "what another wrote at the same time could not be put back");
+                    return;
+                }
+            }
         }
     }
 
@@ -257,6 +268,13 @@ impl Changes {
         self.written.forget(&name);
         result
     }
+}
+
+fn newest(version: u64, states: &[&Stood]) -> u64 {
+    let versions = states.iter().filter_map(|state| state.as_ref());
+    versions
+        .map(|webhook| webhook.version)
+        .fold(version, u64::max)
 }
 
 /// What tells one state of a webhook from another.

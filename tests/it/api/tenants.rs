@@ -35,14 +35,22 @@ fn body_of(operation: &str) -> Option<Value> {
 /// What the route answers to tenant 1 when it is asked about tenant 2's things: its status.
 fn status_of(operation: &str) -> u16 {
     match operation {
-        "get_webhook" | "update_webhook" | "replace_webhook" | "delete_webhook" | "test_webhook" | "pause_webhook"
-        | "resume_webhook" | "rotate_secret" | "revoke_token" => 404,
-        "list_webhooks" | "list_tags" | "list_event_types" | "list_tokens" | "match_event" | "bulk_delete_webhooks" => 200,
+        "get_webhook" | "update_webhook" | "replace_webhook" | "delete_webhook"
+        | "test_webhook" | "pause_webhook" | "resume_webhook" | "rotate_secret"
+        | "revoke_token" => 404,
+        "list_webhooks"
+        | "list_tags"
+        | "list_event_types"
+        | "list_tokens"
+        | "match_event"
+        | "bulk_delete_webhooks" => 200,
         // The id is the key of everything; that it is taken is all that is said.
         "create_webhook" => 409,
         "create_token" => 201,
         "send_event" => 202,
-        other => panic!("the route {other} is not covered: say what it answers about another tenant's things"),
+        other => panic!(
+            "the route {other} is not covered: say what it answers about another tenant's things"
+        ),
     }
 }
 
@@ -82,9 +90,17 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
     let one = Client::of(&router, "prt_one");
     let operations = operations(&root);
     for (method, path, operation) in &operations {
-        let id = if path.contains("tokens") { token["id"].as_str().unwrap() } else { "wh_two" };
+        let id = if path.contains("tokens") {
+            token["id"].as_str().unwrap()
+        } else {
+            "wh_two"
+        };
         let answer = ask(&one, method, path, operation, id);
-        assert_eq!(answer.status, status_of(operation), "{method} {path}: {answer:?}");
+        assert_eq!(
+            answer.status,
+            status_of(operation),
+            "{method} {path}: {answer:?}"
+        );
         // What was asked for may be repeated in a refusal; anything else may not.
         let text = if matches!(answer.status, 404 | 409) || operation == "bulk_delete_webhooks" {
             answer.text.replace("wh_two", "")
@@ -95,7 +111,11 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
             assert!(!text.contains(word), "{method} {path} says {word}: {text}");
         }
     }
-    assert!(operations.len() >= 18, "only {} routes were found", operations.len());
+    assert!(
+        operations.len() >= 18,
+        "only {} routes were found",
+        operations.len()
+    );
     assert_eq!(root.get("/webhooks/wh_two/").expect(200), stored);
     let tokens = root.get("/tokens/").expect(200);
     assert!(tokens.to_string().contains("belongs-to-two"));
@@ -105,12 +125,23 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
     one.get("/webhooks/wh_one/").expect(200);
     // Nobody writes into another's tenancy, nor out of it.
     one.post("/webhooks/", &webhook("wh_x", 2)).problem(400);
-    one.patch("/webhooks/wh_one/", &json!({"customer": 2})).problem(400);
-    one.patch("/webhooks/wh_one/", &json!({"customer": null})).expect(200);
+    one.patch("/webhooks/wh_one/", &json!({"customer": 2}))
+        .problem(400);
+    one.patch("/webhooks/wh_one/", &json!({"customer": null}))
+        .expect(200);
     assert_eq!(root.get("/webhooks/wh_one/").expect(200)["customer"], 1);
-    one.post("/tokens/", &json!({"name": "x", "role": "admin", "customer": 2})).problem(400);
-    one.post("/events/", &json!({"event_type": "job.failed", "customer": 2})).problem(400);
-    one.post("/events/", &json!({"event_type": "job.failed"})).problem(400);
+    one.post(
+        "/tokens/",
+        &json!({"name": "x", "role": "admin", "customer": 2}),
+    )
+    .problem(400);
+    one.post(
+        "/events/",
+        &json!({"event_type": "job.failed", "customer": 2}),
+    )
+    .problem(400);
+    one.post("/events/", &json!({"event_type": "job.failed"}))
+        .problem(400);
 }
 
 #[test]
@@ -126,7 +157,10 @@ fn no_route_is_served_without_a_token_nor_beyond_its_role() {
     for (method, path, operation) in operations(&nobody) {
         let refused = ask(&nobody, &method, &path, &operation, "wh_none");
         refused.problem(401);
-        assert!(refused.header("www-authenticate").starts_with("Bearer"), "{path}");
+        assert!(
+            refused.header("www-authenticate").starts_with("Bearer"),
+            "{path}"
+        );
         let reads = matches!(
             operation.as_str(),
             "get_webhook" | "list_webhooks" | "list_tags" | "list_event_types" | "match_event"
@@ -138,7 +172,11 @@ fn no_route_is_served_without_a_token_nor_beyond_its_role() {
         let by_viewer = ask(&viewer, &method, &path, &operation, "wh_none").status;
         let by_operator = ask(&operator, &method, &path, &operation, "wh_none").status;
         assert_eq!(by_viewer == 403, !reads, "{operation}: {by_viewer}");
-        assert_eq!(by_operator == 403, !(reads || operates), "{operation}: {by_operator}");
+        assert_eq!(
+            by_operator == 403,
+            !(reads || operates),
+            "{operation}: {by_operator}"
+        );
         seen += 1;
     }
     assert!(seen >= 18);
@@ -157,9 +195,11 @@ fn a_token_is_shown_once_works_and_is_revoked() {
     assert!(text.starts_with("prt_"));
     Client::of(&router, &text).get("/webhooks/").expect(200);
     let other = Client::at(router.apps()[1].api().unwrap(), &text);
-    eventually("the other instance to know the token", std::time::Duration::from_secs(5), || {
-        (other.get("/webhooks/").status == 200).then_some(())
-    });
+    eventually(
+        "the other instance to know the token",
+        std::time::Duration::from_secs(5),
+        || (other.get("/webhooks/").status == 200).then_some(()),
+    );
     let list = root.get("/tokens/");
     assert!(!list.text.contains(&text));
     assert_eq!(list.expect(200)["results"][0]["id"], made["id"]);
@@ -179,7 +219,10 @@ fn a_token_is_shown_once_works_and_is_revoked() {
 
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
     let body = json!({"name": "short", "role": "viewer", "expires_at": soon});
-    let short = root.post("/tokens/", &body).expect(201)["token"].as_str().unwrap().to_owned();
+    let short = root.post("/tokens/", &body).expect(201)["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let short = Client::of(&router, &short);
     short.get("/webhooks/").expect(200);
     std::thread::sleep(std::time::Duration::from_millis(2_100));
@@ -196,7 +239,9 @@ fn a_token_is_shown_once_works_and_is_revoked() {
 }
 
 fn failures(router: &Router<'_>, reason: &str) -> f64 {
-    router.metric(&format!("postrider_authentication_failures_total{{reason=\"{reason}\"}}"))
+    router.metric(&format!(
+        "postrider_authentication_failures_total{{reason=\"{reason}\"}}"
+    ))
 }
 
 #[test]
@@ -225,9 +270,20 @@ fn without_a_token_the_api_is_not_served_unless_this_machine_alone_may_ask() {
     let open = Router::start(&cluster, &["events.job"], open);
     let anyone = Client::of(&open, "");
     anyone.get("/webhooks/").expect(200);
-    anyone.send("GET", "/webhooks/", &[("host", "evil.example")], None).problem(401);
-    anyone.send("POST", "/webhooks/x/pause/", &[("sec-fetch-site", "cross-site")], None).problem(401);
-    Client::of(&open, "prt_wrong").get("/webhooks/").problem(401);
+    anyone
+        .send("GET", "/webhooks/", &[("host", "evil.example")], None)
+        .problem(401);
+    anyone
+        .send(
+            "POST",
+            "/webhooks/x/pause/",
+            &[("sec-fetch-site", "cross-site")],
+            None,
+        )
+        .problem(401);
+    Client::of(&open, "prt_wrong")
+        .get("/webhooks/")
+        .problem(401);
 }
 
 #[test]
@@ -239,13 +295,17 @@ fn every_change_is_in_the_audit_trail_without_secrets() {
     body["secret"] = "hidden-secret".into();
     body["headers"] = json!({"X-Key": "hidden-header"});
     one.post("/webhooks/", &body).expect(201);
-    one.patch("/webhooks/wh_one/", &json!({"enabled": false})).expect(200);
+    one.patch("/webhooks/wh_one/", &json!({"enabled": false}))
+        .expect(200);
     // Nothing changes, so nothing is noted.
-    one.patch("/webhooks/wh_one/", &json!({"enabled": false})).expect(200);
+    one.patch("/webhooks/wh_one/", &json!({"enabled": false}))
+        .expect(200);
     one.delete("/webhooks/wh_one/");
-    let records = cluster.consume_until(&router.topics().audit, std::time::Duration::from_secs(20), |records| {
-        records.len() >= 3
-    });
+    let records = cluster.consume_until(
+        &router.topics().audit,
+        std::time::Duration::from_secs(20),
+        |records| records.len() >= 3,
+    );
     let notes: Vec<Value> = records
         .iter()
         .map(|record| {
@@ -254,9 +314,21 @@ fn every_change_is_in_the_audit_trail_without_secrets() {
             serde_json::from_slice(&bytes).unwrap()
         })
         .collect();
-    let actions: Vec<&str> = notes.iter().map(|note| note["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["webhook.create", "webhook.update", "webhook.delete"]);
+    let actions: Vec<&str> = notes
+        .iter()
+        .map(|note| note["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        actions,
+        ["webhook.create", "webhook.update", "webhook.delete"]
+    );
     assert_eq!(notes[1]["actor"]["token"], "one");
-    assert_eq!((&notes[1]["before"]["enabled"], &notes[1]["after"]["enabled"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (
+            &notes[1]["before"]["enabled"],
+            &notes[1]["after"]["enabled"]
+        ),
+        (&json!(true), &json!(false))
+    );
     assert_eq!(notes[2]["after"], Value::Null);
 }
