@@ -1,10 +1,11 @@
 //! Webhooks over HTTP, with *webnet*'s routes and fields.
 //!
 //! - `reading`: list, details, tags, event types
-//! - `writing`: create, change, replace, delete, delete many
+//! - `writing`: create, change, replace, delete; `many`: delete many
 //! - `actions`: test, pause, resume, rotate the secret
 
 mod actions;
+mod many;
 mod reading;
 mod writing;
 
@@ -31,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
             writing::replace_webhook,
             writing::delete_webhook
         ))
-        .routes(routes!(writing::bulk_delete_webhooks))
+        .routes(routes!(many::bulk_delete_webhooks))
         .routes(routes!(reading::list_tags))
         .routes(routes!(reading::list_event_types))
         .routes(routes!(actions::test_webhook))
