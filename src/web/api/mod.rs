@@ -4,7 +4,8 @@
 //! (promise 7). The API holds no facts: it asks what is [`Behind`] it, which `app` is, and is answered from the catalog and the topics.
 //!
 //! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`: what all routes share
-//! - `webhooks`, `tokens`, `events`, `matching`: the routes, each with its document beside it
+//! - `webhooks`, `tokens`, `events` (and matching): the routes, each with its document beside it; a new family (deliveries,
+//!   replays) is a file with `routes()` that is merged in `documented`, and what it asks is added to [`Behind`]
 //! - `schema`: the forms that the document shows; `openapi`: the document
 
 pub mod audit;
