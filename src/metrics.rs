@@ -112,6 +112,8 @@ metrics! {
     history_records: IntCounter = "postrider_history_records_total";
     /// Writes to the history that failed; each is tried again.
     history_errors: IntCounter = "postrider_history_errors_total";
+    /// Requests to the API whose token was missing, wrong, expired, or given after too many wrong ones.
+    authentication_failures: IntCounterVec = "postrider_authentication_failures_total"["reason"];
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

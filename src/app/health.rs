@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::outbound::breaker::{Standings, State};
 use crate::pipeline::Ways;
 use crate::pipeline::history::Writer;
+use crate::subscription::Subscription;
 use crate::web::{Check, Inside};
 
 /// How old the answer to "which source topics are missing" may be.
@@ -61,6 +62,25 @@ impl Sources {
             *missing = (Some(Instant::now()), absent.cloned().collect());
         }
         missing.1.clone()
+    }
+}
+
+impl Running {
+    /// How a webhook stands in this instance: `passing tripped probing paused disabled`.
+    pub(super) fn state(&self, webhook: &Subscription) -> &'static str {
+        let shared = self.ways.state_of(webhook);
+        // The owner of its lane knows more than all others: that a probe is under way, and what has changed a moment ago.
+        match &self.standings {
+            Some(standings) if webhook.enabled && !webhook.paused => {
+                let own = standings.get(&webhook.id);
+                if own == State::Passing {
+                    shared
+                } else {
+                    own.as_str()
+                }
+            }
+            _ => shared,
+        }
     }
 }
 
@@ -131,19 +151,7 @@ impl Inside for Running {
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
-            let shared = self.ways.state_of(webhook);
-            // The owner of its lane knows more than all others: that a probe is under way, and what has changed a moment ago.
-            let state = match &self.standings {
-                Some(standings) if webhook.enabled && !webhook.paused => {
-                    let own = standings.get(&webhook.id);
-                    if own == State::Passing {
-                        shared
-                    } else {
-                        own.as_str()
-                    }
-                }
-                _ => shared,
-            };
+            let state = self.state(webhook);
             states
                 .with_label_values(&[webhook.id.as_str(), state])
                 .set(1);

@@ -65,6 +65,8 @@ impl History {
             split: false,
             keeps_place: true,
             session_timeout: SESSION_TIMEOUT,
+            // A view may wait for a dead member's partitions.
+            instance_id: None,
         };
         let reader = Reader::start(settings, writer.stage(reading), Arc::clone(&ways.metrics))?;
         // The database may be away, and a start must not wait for it.

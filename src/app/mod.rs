@@ -6,8 +6,10 @@
 //! - `stages`: the loops and their readers
 //! - `prepare`: what a configuration means on a cluster: connection, topics, key
 //! - `history`: what happened, written beside the loops
+//! - `api`: what stands behind the API
 //! - `health`: what is shown of a running instance
 
+mod api;
 mod health;
 mod history;
 mod prepare;
@@ -30,12 +32,14 @@ use crate::metrics::Metrics;
 use crate::outbound::breaker::State;
 use crate::outbound::{self, Outbound};
 use crate::pipeline::alerts::Alerts;
+use crate::pipeline::changes::{Changes, Written};
 use crate::pipeline::conditions::Conditions;
 use crate::pipeline::hold::Cursors;
 use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
 use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
+use crate::web::api::Served;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
 use history::History;
@@ -69,6 +73,13 @@ pub enum Error {
         fault: std::io::Error,
     },
     #[error(
+        "web.listen: cannot listen on {address}: {fault}; free the port, name another, or write \"\" to serve no API"
+    )]
+    ListenForApi {
+        address: SocketAddr,
+        fault: std::io::Error,
+    },
+    #[error(
         "the broker at {0} does not answer; check kafka.bootstrap_servers, the network and, where the cluster wants them, security.protocol and its keys in kafka.properties ({1})"
     )]
     Unreachable(String, String),
@@ -93,6 +104,8 @@ pub struct App {
     /// Ended when dropped.
     _followers: Vec<Follower>,
     telemetry: SocketAddr,
+    /// Ends when dropped; `None` where it is not served.
+    api: Option<Served>,
 }
 
 impl App {
@@ -122,14 +135,16 @@ impl App {
         let key = sealing_key(config)?;
         let hold_after = Duration::from_secs(config.retry.hold_after_seconds);
         let conditions = Arc::new(Conditions::new(hold_after, key.clone()));
+        let written = Arc::new(Written::default());
         let followers = vec![
             followers::catalog(
                 &connection,
                 &topics.subscriptions,
-                key,
+                key.clone(),
                 Arc::clone(&catalog),
                 Arc::clone(&conditions),
                 Arc::clone(&metrics),
+                Arc::clone(&written),
             )?,
             followers::cursors(&connection, &topics.replays, Arc::clone(&cursors))?,
         ];
@@ -191,6 +206,12 @@ impl App {
                 address: listen,
                 fault,
             })?;
+        let changes = Changes {
+            ways: Arc::clone(&inside.ways),
+            written,
+            key,
+        };
+        let api = api::serve(config, &connection, &inside, changes).await?;
         info!(%telemetry, webhooks = catalog.now().len(), "started");
         Ok(Self {
             inside,
@@ -199,12 +220,18 @@ impl App {
             history,
             _followers: followers,
             telemetry,
+            api,
         })
     }
 
     /// Where `/metrics`, `/livez` and `/readyz` are served.
     pub fn telemetry(&self) -> SocketAddr {
         self.telemetry
+    }
+
+    /// Where the API is served, if it is.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|served| served.address)
     }
 
     /// All metrics of this instance.
@@ -268,6 +295,7 @@ impl App {
     pub fn stop(mut self) -> Result<(), Error> {
         let deadline = Instant::now() + STOP_LIMIT;
         self.inside.draining.store(true, Ordering::Release);
+        drop(self.api.take());
         for reader in &self.readers {
             reader.stop();
         }

@@ -14,6 +14,7 @@ mod output;
 mod run;
 mod sign;
 mod subscriptions;
+mod token;
 mod topics;
 
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ enum Command {
     Emit(emit::Emit),
     /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
     Explain(explain::Explain),
+    /// Tokens of the API
+    #[command(subcommand)]
+    Token(token::Token),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
     /// What became of deliveries: listed, shown with every attempt
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Listen(listen) => listen.run(),
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
+        Command::Token(token) => token.run(),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
         Command::Deliveries(deliveries) => deliveries.run(&context),
         Command::History(history) => history.run(&context),

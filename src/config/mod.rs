@@ -11,6 +11,7 @@ mod properties;
 mod read;
 mod secret;
 mod sections;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,8 @@ pub use history::History;
 pub use kafka::Kafka;
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
-pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start, Web};
+pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start};
+pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.
 pub type Environment = BTreeMap<String, String>;

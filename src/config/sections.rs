@@ -1,8 +1,6 @@
 //! The sections of the configuration, one a stage (that of Kafka is next door): their keys, units, defaults and limits. `config/postrider.toml` shows
 //! the same, and a test holds the two together.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
@@ -235,41 +233,6 @@ impl Retry {
         };
         section.finish();
         retry
-    }
-}
-
-/// What is served.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Web {
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
-    pub telemetry_listen: SocketAddr,
-    /// Webhooks with metrics of their own, the busiest.
-    pub metrics_webhooks: usize,
-}
-
-impl Default for Web {
-    fn default() -> Self {
-        Self {
-            telemetry_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
-            metrics_webhooks: 1_000,
-        }
-    }
-}
-
-impl Web {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let mut section = reader.section("web");
-        let web = Self {
-            telemetry_listen: section.parsed("telemetry_listen", default.telemetry_listen, |text| {
-                text.parse().map_err(|_| {
-                    format!("must be an IP address and a port, such as 127.0.0.1:8081 or [::]:8081; it is {text:?}")
-                })
-            }),
-            metrics_webhooks: section.whole("metrics_webhooks", default.metrics_webhooks, 0..=100_000, "webhooks"),
-        };
-        section.finish();
-        web
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
+use super::changes::Written;
 use super::conditions::Conditions;
 use super::hold::Cursors;
 use crate::kafka::Error;
@@ -29,11 +30,15 @@ pub fn catalog(
     catalog: Arc<Catalog>,
     conditions: Arc<Conditions>,
     metrics: Arc<Metrics>,
+    written: Arc<Written>,
 ) -> Result<Follower, Error> {
     let mut webhooks: HashMap<WebhookId, Arc<Subscription>> = HashMap::new();
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
+            if written.take_token(&record) {
+                return;
+            }
             fail::fail_point!("catalog-in-replay", |_| crate::failpoint::die());
             let id = match CatalogKey::parse(record.key.as_deref()) {
                 Some(CatalogKey::Webhook(id)) => id,
@@ -52,6 +57,7 @@ pub fn catalog(
                     return;
                 }
             };
+            written.seen(&record, webhooks.get(&id).cloned());
             match record
                 .payload
                 .as_deref()
@@ -83,6 +89,7 @@ pub fn catalog(
                 catalog.publish(webhooks.clone());
             }
             catalog.confirm(instant);
+            written.published();
         }
     })
 }

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod alerts;
 pub mod catalog_topic;
+pub mod changes;
 mod conclude;
 pub mod conditions;
 pub mod deliver;
@@ -15,6 +16,7 @@ pub mod hold;
 pub mod release;
 pub mod replaying;
 pub mod route;
+pub mod test_event;
 pub mod topics;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use crate::kafka::topics::Plan;
 use crate::retry::ladder::{RUNGS, Rung};
 
 const DAY_MS: u64 = 24 * 3_600_000;
+const AUDIT_DAYS: u64 = 365;
 
 /// The names, made once and shared by every record.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub struct Topics {
     pub dead_letters: Arc<str>,
     pub attempts: Arc<str>,
     pub alerts: Arc<str>,
+    pub audit: Arc<str>,
     pub replays: Arc<str>,
     /// What stands before a rung's name.
     pub delay_prefix: String,
@@ -34,6 +36,7 @@ impl Topics {
             dead_letters: name("dead-letters"),
             attempts: name("attempts"),
             alerts: name("alerts"),
+            audit: name("audit"),
             replays: name("replays"),
             delay_prefix: format!("{prefix}delay."),
             delays: RUNGS
@@ -146,6 +149,12 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
         "operator events",
     ));
     plans.push(plan(
+        &topics.audit,
+        1,
+        Some(AUDIT_DAYS * DAY_MS),
+        "who changed what by the API",
+    ));
+    plans.push(plan(
         &topics.replays,
         1,
         None,
@@ -171,7 +180,7 @@ mod tests {
             replication: 3,
         };
         let plans = plans(&topics, &sizes);
-        assert_eq!(plans.len(), 18);
+        assert_eq!(plans.len(), 19);
         let find = |name: &str| plans.iter().find(|plan| plan.name == name).unwrap();
         assert_eq!(
             find("postrider.subscriptions").settings["cleanup.policy"],

@@ -12,6 +12,7 @@
 
 mod acknowledged;
 mod alerts;
+mod api;
 mod bad_events;
 mod breaker;
 mod catalog;
