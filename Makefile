@@ -5,7 +5,7 @@ BROKER := tests/broker.sh run --
 POSTGRES := tests/postgres.sh run --
 
 .DEFAULT_GOAL := help
-.PHONY: help fmt clippy doc unit test chaos mutants bench demo
+.PHONY: help fmt clippy doc unit test fuzz chaos mutants bench demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ CHEAP_MUTANTS := parked-not-put-back,one-attempt-too-few
 test: fmt clippy doc ## everything: format, lints, documentation, and all tests on a real broker and a real PostgreSQL
 	$(POSTGRES) $(BROKER) $(CARGO) test $(TESTED)
 	$(BROKER) env ONLY=$(CHEAP_MUTANTS) CHAOS=no tests/mutants.sh
+	$(BROKER) tests/schemathesis.sh 60
+
+fuzz: ## random events, filters, headers and API requests, for MINUTES=10 each; what fails is kept in tests/it/fuzz/corpus
+	FUZZ_SECONDS=$$(($(or $(MINUTES),10) * 60)) $(CARGO) test $(TESTED) --test it fuzz:: -- --nocapture
+	$(BROKER) tests/schemathesis.sh $$(($(or $(MINUTES),10) * 60))
 
 chaos: ## the proof that nothing is lost: EVENTS=1000000 MINUTES=20 SEED=1; the report is target/chaos/long/report.md
 	EVENTS=$(or $(EVENTS),1000000) MINUTES=$(or $(MINUTES),20) SEED=$(or $(SEED),1) \

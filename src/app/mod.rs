@@ -63,6 +63,8 @@ pub enum Error {
     Metrics(#[from] prometheus::Error),
     #[error("secrets.key: {0}")]
     Key(#[from] InvalidKey),
+    #[error("secrets.old_keys: {0}")]
+    OldKey(InvalidKey),
     #[error("{0}")]
     Topics(String),
     #[error(

@@ -3,7 +3,7 @@
 use tracing::{info, warn};
 
 use super::Error;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Secret};
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::kafka::{self, settings::Connection};
 use crate::pipeline::topics::{Sizes, Topics, plans};
@@ -73,17 +73,19 @@ pub async fn planned(config: &Config) -> Result<(Connection, Vec<Plan>), Error> 
     ))
 }
 
-/// The key that seals secrets, if there is one.
+/// The key that seals secrets, if there is one, with the old ones that still open.
 ///
 /// # Errors
-/// It is no key.
+/// One of them is no key.
 pub fn sealing_key(config: &Config) -> Result<Option<SealingKey>, Error> {
-    Ok(config
-        .secrets
-        .key
-        .expose()
-        .map(SealingKey::from_base64)
-        .transpose()?)
+    let secrets = &config.secrets;
+    let key = secrets.key.expose().map(SealingKey::from_base64);
+    let Some(key) = key.transpose()? else {
+        return Ok(None);
+    };
+    let old = secrets.old_keys.iter().filter_map(Secret::expose);
+    let old: Result<_, _> = old.map(SealingKey::from_base64).collect();
+    Ok(Some(key.with_old(old.map_err(Error::OldKey)?)))
 }
 
 /// Makes sure that every topic is there, or says which are missing and how to make them.

@@ -12,6 +12,7 @@ mod input;
 mod listen;
 mod output;
 mod run;
+mod secrets;
 mod sign;
 mod subscriptions;
 mod token;
@@ -63,6 +64,9 @@ enum Command {
     /// Tokens of the API
     #[command(subcommand)]
     Token(token::Token),
+    /// The key that the secrets of webhooks are encrypted with
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
     /// What became of deliveries: listed, shown with every attempt
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
         Command::Token(token) => token.run(),
+        Command::Secrets(secrets) => secrets.run(&context),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
         Command::Deliveries(deliveries) => deliveries.run(&context),
         Command::History(history) => history.run(&context),

@@ -10,6 +10,7 @@ mod kafka;
 mod properties;
 mod read;
 mod secret;
+mod secrets;
 mod sections;
 mod web;
 
@@ -26,7 +27,8 @@ pub use history::History;
 pub use kafka::Kafka;
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
-pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start};
+pub use secrets::Secrets;
+pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Start};
 pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.

@@ -4,13 +4,8 @@
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::Environment;
 use super::checks::{check_pointer, check_source, parse_network};
 use super::read::Reader;
-use super::secret::Secret;
-
-/// The variable that holds the key of the catalog's secrets unless `secrets.key` says otherwise.
-const KEY_VARIABLE: &str = "POSTRIDER_SECRET_KEY";
 
 /// Where a group without committed offsets begins to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -234,47 +229,6 @@ impl Retry {
         section.finish();
         retry
     }
-}
-
-/// What encrypts the secrets of webhooks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Secrets {
-    /// 32 bytes in base64. Absent where the default variable is: then webhooks with secrets are refused.
-    pub key: Secret,
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self {
-            key: Secret::from_variable(KEY_VARIABLE, &Environment::new()),
-        }
-    }
-}
-
-impl Secrets {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let environment = reader.environment;
-        let mut key = Secret::from_variable(KEY_VARIABLE, environment);
-        let mut section = reader.section("secrets");
-        if let Some(value) = section.take("key") {
-            match Secret::read(&value, environment) {
-                Ok(secret) => key = secret,
-                // The example file names it too, and there it may be missing as it may by default.
-                Err(_) if names_default(&value) => {}
-                Err(message) => section.fail("key", value.origin(), message),
-            }
-        }
-        section.finish();
-        Self { key }
-    }
-}
-
-fn names_default(value: &config::Value) -> bool {
-    let config::ValueKind::Table(table) = &value.kind else {
-        return false;
-    };
-    let is_default = |name: &config::Value| matches!(&name.kind, config::ValueKind::String(name) if name == KEY_VARIABLE);
-    table.len() == 1 && table.get("env").is_some_and(is_default)
 }
 
 /// How log lines are written.

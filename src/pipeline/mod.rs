@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod followers;
 pub mod history;
 pub mod hold;
+pub mod rekey;
 pub mod release;
 pub mod replaying;
 pub mod route;

@@ -4,39 +4,27 @@
 //! XChaCha20-Poly1305, because its nonce of 24 bytes may be drawn at random for any number of records. The webhook's id
 //! is the associated data, so that a blob cannot be moved into another webhook's record.
 
+mod key;
+
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::XNonce;
+use chacha20poly1305::aead::{Aead, Payload};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{Auth, Customer, Method, RateLimit, Subscription, WebhookId};
+pub use key::{InvalidKey, SealingKey};
 
 /// The form that this program writes. A reader refuses higher ones rather than lose what it does not know.
 const FORM: u32 = 1;
-
-/// Why a text is not a sealing key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidKey {
-    /// It is not base64 (RFC 4648 4).
-    #[error("the secret key is not base64; make one with: head -c 32 /dev/urandom | base64")]
-    NotBase64,
-    /// It has another length.
-    #[error(
-        "the secret key has {0} bytes and must have 32; make one with: head -c 32 /dev/urandom | base64"
-    )]
-    WrongLength(usize),
-}
 
 /// Why a webhook could not be written to or read from the catalog topic. The catalog keeps what it knew before and says
 /// so; a webhook whose secrets cannot be read is not delivered to without them.
@@ -65,14 +53,14 @@ pub enum SealError {
     /// The record was sealed with another key.
     #[error(
         "the secrets of webhook {webhook} are encrypted with the key {wanted}, and the key given is {given}: give the key \
-         {wanted}, or apply the webhook again with its secrets"
+         {wanted} (in secrets.old_keys, if it was the key before), or apply the webhook again with its secrets"
     )]
     WrongKey {
         /// The webhook of the record.
         webhook: WebhookId,
         /// Id of the key that sealed it.
         wanted: String,
-        /// Id of the key that was tried.
+        /// Ids of the keys that were there, the newest first.
         given: String,
     },
     /// The seal does not hold.
@@ -98,44 +86,6 @@ pub enum SealError {
         /// What failed.
         reason: String,
     },
-}
-
-/// The key that encrypts the secrets of webhooks in the catalog topic.
-#[derive(Clone)]
-pub struct SealingKey {
-    cipher: XChaCha20Poly1305,
-    id: String,
-}
-
-impl SealingKey {
-    /// Reads a key of 32 bytes in base64; white space around it is ignored.
-    ///
-    /// # Errors
-    /// [`InvalidKey`]; it never repeats the text.
-    pub fn from_base64(text: &str) -> Result<Self, InvalidKey> {
-        let bytes = STANDARD
-            .decode(text.trim())
-            .map_err(|_| InvalidKey::NotBase64)?;
-        let cipher = XChaCha20Poly1305::new_from_slice(&bytes)
-            .map_err(|_| InvalidKey::WrongLength(bytes.len()))?;
-        let id = Sha256::digest(&bytes)
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Self { cipher, id })
-    }
-
-    /// The first 8 hexadecimal digits of the key's SHA-256: tells keys apart and gives nothing away.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-impl fmt::Debug for SealingKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SealingKey({})", self.id)
-    }
 }
 
 /// The record's JSON.
@@ -168,20 +118,61 @@ struct Record {
     sealed: Option<Sealed>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sealed {
-    key_id: String,
+/// The secrets of one webhook, encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealed {
+    /// Which key opens it ([`SealingKey::id`]).
+    pub key_id: String,
     nonce: String,
     ciphertext: String,
 }
 
 /// What is sealed.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
-struct Secrets {
-    headers: BTreeMap<String, String>,
-    cookies: BTreeMap<String, String>,
-    auth: Auth,
-    secrets: Vec<String>,
+pub(super) struct Secrets {
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) cookies: BTreeMap<String, String>,
+    pub(super) auth: Auth,
+    pub(super) secrets: Vec<String>,
+}
+
+/// Which key sealed a record's secrets; `None` where it has none, or is no record of ours.
+pub fn key_id_of(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Only {
+        sealed: Option<Sealed>,
+    }
+    let Only { sealed } = serde_json::from_slice(bytes).ok()?;
+    sealed.map(|sealed| sealed.key_id)
+}
+
+/// The secrets of a webhook, sealed by themselves; `None` where it has none.
+///
+/// # Errors
+/// The random source failed.
+pub fn secrets_of(
+    subscription: &Subscription,
+    key: Option<&SealingKey>,
+) -> Result<Option<Sealed>, SealError> {
+    let webhook = &subscription.id;
+    let secrets = Secrets {
+        headers: subscription.headers.clone(),
+        cookies: subscription.cookies.clone(),
+        auth: subscription.auth.clone(),
+        secrets: subscription.secrets.clone(),
+    };
+    if secrets == Secrets::default() {
+        return Ok(None);
+    }
+    let key = key.ok_or_else(|| SealError::NoKeyToSeal {
+        webhook: webhook.clone(),
+    })?;
+    let sealed = seal(&secrets, webhook, key).map_err(|reason| SealError::Failed {
+        webhook: webhook.clone(),
+        reason,
+    })?;
+    Ok(Some(sealed))
 }
 
 /// The value of a webhook's record, JSON. A webhook without secrets needs no key.
@@ -193,28 +184,7 @@ pub fn to_record(
     key: Option<&SealingKey>,
 ) -> Result<Vec<u8>, SealError> {
     let webhook = &subscription.id;
-    let secrets = Secrets {
-        headers: subscription.headers.clone(),
-        cookies: subscription.cookies.clone(),
-        auth: subscription.auth.clone(),
-        secrets: subscription.secrets.clone(),
-    };
-    let sealed = match (secrets == Secrets::default(), key) {
-        (true, _) => None,
-        (false, None) => {
-            return Err(SealError::NoKeyToSeal {
-                webhook: webhook.clone(),
-            });
-        }
-        (false, Some(key)) => {
-            Some(
-                seal(&secrets, webhook, key).map_err(|reason| SealError::Failed {
-                    webhook: webhook.clone(),
-                    reason,
-                })?,
-            )
-        }
-    };
+    let sealed = secrets_of(subscription, key)?;
     let record = Record {
         form: FORM,
         id: webhook.clone(),
@@ -308,17 +278,17 @@ fn seal(secrets: &Secrets, webhook: &WebhookId, key: &SealingKey) -> Result<Seal
         aad: webhook.as_bytes(),
     };
     let ciphertext = key
-        .cipher
+        .cipher()
         .encrypt(&nonce, payload)
         .map_err(|error| error.to_string())?;
     Ok(Sealed {
-        key_id: key.id.clone(),
+        key_id: key.id().to_owned(),
         nonce: STANDARD.encode(nonce),
         ciphertext: STANDARD.encode(ciphertext),
     })
 }
 
-fn open(
+pub(super) fn open(
     sealed: &Sealed,
     webhook: &WebhookId,
     key: Option<&SealingKey>,
@@ -329,13 +299,13 @@ fn open(
             key_id: sealed.key_id.clone(),
         });
     };
-    if key.id != sealed.key_id {
+    let Some(cipher) = key.cipher_of(&sealed.key_id) else {
         return Err(SealError::WrongKey {
             webhook: webhook.clone(),
             wanted: sealed.key_id.clone(),
-            given: key.id.clone(),
+            given: key.ids(),
         });
-    }
+    };
     let tampered = || SealError::Tampered {
         webhook: webhook.clone(),
     };
@@ -348,10 +318,7 @@ fn open(
         msg: &ciphertext,
         aad: webhook.as_bytes(),
     };
-    let plain = key
-        .cipher
-        .decrypt(&nonce, payload)
-        .map_err(|_| tampered())?;
+    let plain = cipher.decrypt(&nonce, payload).map_err(|_| tampered())?;
     // Not the parser's message: it could repeat a part of what was sealed.
     serde_json::from_slice(&plain)
         .map_err(|_| SealError::Unreadable("what was sealed is not a webhook's secrets".into()))

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::Opened;
+use crate::app;
 use crate::cli::input;
 use crate::config::Config;
 use crate::outbound::guard::Guard;
@@ -89,8 +90,13 @@ impl Source {
             .ok()
             .with_context(|| format!("{name} is not UTF-8 text"))?;
         let environment = |name: &str| std::env::var(name).ok();
-        let reading = Reading::of(&name, &text, &environment)
-            .map_err(|fault| refused(&name, std::slice::from_ref(&fault)))?;
+        let reading = Reading::of(
+            &name,
+            &text,
+            &environment,
+            app::sealing_key(config)?.as_ref(),
+        )
+        .map_err(|fault| refused(&name, std::slice::from_ref(&fault)))?;
         let guard = Guard::new(config.outbound.allow_networks.clone());
         let planner = Planner {
             records: &opened.records,

@@ -12,6 +12,7 @@ use crate::cli::Answer;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::subscription::condition::state_word;
+use crate::subscription::seal::SealingKey;
 use crate::subscription::{Subscription, View, WebhookId, file};
 
 /// In place of a state: the record is there and cannot be opened.
@@ -38,6 +39,13 @@ pub(in crate::cli) struct Export {
     /// Write to this file instead of stdout
     #[arg(short = 'o', long = "to", value_name = "FILE")]
     to: Option<PathBuf>,
+    /// Secrets too, encrypted with the key of --to-key; `apply` opens them where that key is secrets.key or one of
+    /// secrets.old_keys
+    #[arg(long, requires = "to_key")]
+    with_secrets: bool,
+    /// The key for --with-secrets, 32 bytes in base64: a file, or the name of an environment variable
+    #[arg(long, value_name = "FILE|ENV", requires = "with_secrets")]
+    to_key: Option<String>,
 }
 
 impl List {
@@ -159,14 +167,29 @@ impl Show {
     }
 }
 
+/// The key of a file or of an environment variable.
+fn key_of(name: &str) -> anyhow::Result<SealingKey> {
+    let text = match std::env::var(name) {
+        Ok(text) => text,
+        Err(_) => std::fs::read_to_string(name).with_context(|| {
+            format!("--to-key: {name} is neither an environment variable that is set nor a file that can be read")
+        })?,
+    };
+    SealingKey::from_base64(&text).with_context(|| format!("--to-key {name}"))
+}
+
 impl Export {
     pub(super) fn run(self, config: &Config) -> Answer {
+        let key = self.to_key.as_deref().map(key_of).transpose()?;
         let opened = Opened::by(config)?;
         let webhooks = opened.webhooks().context(
             "an export that leaves webhooks out would delete them when it is applied with --prune",
         )?;
         let count = webhooks.len();
-        let text = file::write(webhooks.into_values())?;
+        let text = match key {
+            Some(key) => file::write_sealed(webhooks.into_values(), &key)?,
+            None => file::write(webhooks.into_values())?,
+        };
         match self.to {
             None => output::print(&text),
             Some(path) => {

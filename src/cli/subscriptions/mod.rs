@@ -39,7 +39,8 @@ pub(super) enum Subscriptions {
     Apply(apply::Apply),
     /// Shows what `apply` would change, secrets masked
     Diff(diff::Diff),
-    /// Writes the catalog as a file that `apply` reads again; secrets are masked, which means "as stored" there
+    /// Writes the catalog as a file that `apply` reads again; secrets are masked, which means "as stored" there, or encrypted
+    /// with a key that is given
     Export(list::Export),
     /// Deletes webhooks; their waiting deliveries are dropped
     Delete(change::Delete),

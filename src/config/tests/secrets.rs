@@ -127,3 +127,40 @@ fn a_key_that_cannot_be_had_is_refused() {
         );
     }
 }
+
+#[test]
+fn old_keys_are_a_list_of_keys_and_stand_beside_a_new_one() {
+    let keys = |config: &Config| -> Vec<String> {
+        let keys = config.secrets.old_keys.iter();
+        keys.map(|key| key.expose().unwrap().to_owned()).collect()
+    };
+    let text = "[secrets]\nkey = \"new\"\nold_keys = [{ env = \"OLD\" }, \"older\"]\n";
+    let config = good(text, &[("OLD", "hidden-key")]);
+    assert_eq!(keys(&config), ["hidden-key", "older"]);
+    let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+    assert!(!shown.contains("hidden-key") && !shown.contains("older"));
+    let variables = [
+        ("POSTRIDER_SECRET_KEY", "new"),
+        ("POSTRIDER__SECRETS__OLD_KEYS", " a, b ,"),
+    ];
+    assert_eq!(keys(&good("", &variables)), ["a", "b"]);
+
+    for (text, part) in [
+        ("old_keys = [\"a\"]", "give secrets.key the new key too"),
+        ("key = \"k\"\nold_keys = \"a\"", "must be a list such as"),
+        (
+            "key = \"k\"\nold_keys = [\"a\", 5]",
+            "entry 2: must be text",
+        ),
+        (
+            "key = \"k\"\nold_keys = [{ env = \"OLD\" }]",
+            "entry 1: the environment variable OLD is not set",
+        ),
+    ] {
+        let problem = problem(&format!("[secrets]\n{text}\n"), &[]);
+        assert!(
+            problem.starts_with("secrets.old_keys (test.toml): ") && problem.contains(part),
+            "{problem}"
+        );
+    }
+}

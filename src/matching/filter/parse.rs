@@ -286,6 +286,8 @@ impl Parser {
 }
 
 fn unknown_operator(name: &str) -> String {
+    // A message is for people, and a filter's names can be as long as the filter.
+    let name: &str = &name.chars().take(80).collect::<String>();
     // Names from other filter languages that spelling alone would not lead to ours.
     let synonym = match name {
         "$contains" | "$includes" | "$regex" => Some("$in"),

@@ -5,6 +5,7 @@
 //! `${`. Other members of the document must begin with `x-`: there YAML anchors can be kept for use in several webhooks.
 
 mod located;
+mod sealed;
 
 #[cfg(test)]
 mod tests;
@@ -16,8 +17,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::read::{pointer, read, unknown};
+use super::seal::{SealError, SealingKey};
 use super::{Draft, FieldError, Subscription, View, WebhookId};
 use located::{Document, Place};
+pub use sealed::write_sealed;
+
+/// Why a file could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The secrets of a webhook cannot be encrypted.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+    /// The YAML writer failed.
+    #[error("the webhooks cannot be written as YAML: {0}")]
+    Yaml(#[from] serde_saphyr::SerializeError),
+}
 
 /// A fault in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,7 +68,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads the text of a file; `file` is its name for messages, `environment` answers for `${NAME}`.
+    /// Reads the text of a file; `file` is its name for messages, `environment` answers for `${NAME}`, `key` opens what an export
+    /// sealed.
     ///
     /// # Errors
     /// The text is neither YAML nor JSON. Other faults are kept for [`Reading::finish`].
@@ -62,10 +77,13 @@ impl Reading {
         file: &str,
         text: &str,
         environment: &dyn Fn(&str) -> Option<String>,
+        key: Option<&SealingKey>,
     ) -> Result<Self, FileError> {
         let mut document = Document::parse(text).map_err(|error| unreadable(file, &error))?;
         let mut errors = Vec::new();
         replace_variables(&mut document.value, "", environment, &mut errors);
+        // After the variables: what is sealed is meant as it is.
+        sealed::open(&mut document.value, key, &mut errors);
         let drafts = entries(&document.value, &mut errors);
         Ok(Self {
             file: file.to_owned(),
@@ -139,7 +157,7 @@ pub fn load(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Draft>, Vec<FileError>> {
-    Reading::of(file, text, environment)
+    Reading::of(file, text, environment, None)
         .map_err(|fault| vec![fault])?
         .finish()
 }
