@@ -130,7 +130,7 @@ fn a_key_that_cannot_be_had_is_refused() {
 
 #[test]
 fn old_keys_are_a_list_of_keys_and_stand_beside_a_new_one() {
-    let keys = |config: &Config| -> Vec<String> {
+    let keys = |config: &crate::config::Config| -> Vec<String> {
         let keys = config.secrets.old_keys.iter();
         keys.map(|key| key.expose().unwrap().to_owned()).collect()
     };
