@@ -6,8 +6,10 @@ mod dead_letters;
 mod demo;
 mod emit;
 mod explain;
+mod health;
 mod input;
 mod listen;
+mod manual;
 mod output;
 mod run;
 mod sign;
@@ -59,6 +61,14 @@ enum Command {
     Explain(explain::Explain),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
+    /// Asks a running instance whether it lives, or is ready (--ready); exit code 0 if so, 1 if not
+    Health(health::Health),
+    /// Writes the manual pages (for packagers)
+    #[command(hide = true)]
+    Man(manual::Man),
+    /// Prints the completions of a shell (for packagers)
+    #[command(hide = true)]
+    Completions(manual::Completions),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -93,6 +103,9 @@ pub fn main() -> ExitCode {
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
+        Command::Health(health) => health.run(&context),
+        Command::Man(man) => man.run(Arguments::command()),
+        Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ mod bad_events;
 mod catalog;
 mod commands;
 mod crashes;
+mod dashboards;
 mod dead_letters;
 mod delivery;
 mod demo;
