@@ -144,6 +144,14 @@ PROCESS = [
         stat("Source topics missing", "short", f"max(postrider_source_topics_missing{{{ME}}})", "They are waited for.", red_above=1),
         panel("Versions", "none", [(f"count by (version) (postrider_build_info{{{ME}}})", "{{version}}")], "Instances of each.", kind="stat", width=4, height=4),
     ]),
+    ("History and API", [
+        stat("History on disk", "bytes", f"max(postrider_history_bytes{{{ME}}})", "Of the largest store."),
+        stat("History is behind by", "s", f"max(postrider_history_lag_seconds{{{ME}}})", "Lists in the API are that old.", red_above=60),
+        stat("History writes", "ops", f"sum(rate(postrider_history_records_total{{{ME}}}[5m]))", "Records a second."),
+        stat("History writes that failed, 24 h", "short", f"sum(increase(postrider_history_errors_total{{{ME}}}[24h]))", "Each is tried again.", red_above=1),
+        stat("Refused tokens, 24 h", "short", f"sum(increase(postrider_authentication_failures_total{{{ME}}}[24h])) or vector(0)",
+             "Missing, wrong or expired.", red_above=100),
+    ]),
     ("Process", [
         panel("Processor", "percentunit", [(f"rate(process_cpu_seconds_total{{{ME}, job=~\"postrider.*\"}}{RATE})", "{{instance}}")], "1 is one core."),
         panel("Memory", "bytes", [(f"process_resident_memory_bytes{{{ME}, job=~\"postrider.*\"}}", "{{instance}}")],

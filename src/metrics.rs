@@ -118,7 +118,7 @@ metrics! {
     /// Age in seconds of what has been longest on a rung, in the partitions of this instance, counted from when it was put there. Never much more than the rung is long.
     delayed_oldest: GaugeVec = "postrider_delayed_oldest_seconds"["rung"]
         => "Well above the rung's length: release does not keep up; see its lag, and the instances that run it.";
-    /// Deliveries held for paused webhooks, in the partitions of this instance.
+    /// Deliveries held for paused webhooks and for endpoints that have been down for long, in the partitions of this instance.
     held: IntGauge = "postrider_held"
         => "Falls by itself after resume or recovery. A webhook that nobody will resume should be deleted.";
     /// Dead letters written, by reason.
@@ -160,6 +160,21 @@ metrics! {
     /// Source topics that do not exist; they are waited for.
     source_topics_missing: IntGauge = "postrider_source_topics_missing"
         => "Above 0 for long: a name in intake.topics is wrong, or the producer has never run.";
+    /// What the history takes on disk, in bytes.
+    history_bytes: IntGauge = "postrider_history_bytes"
+        => "Nears the disk: less history.retention_days.";
+    /// Age in seconds of the oldest record that was read for the history and is not written to it yet; 0 when nothing waits.
+    history_lag: GaugeVec = "postrider_history_lag_seconds"["store"]
+        => "Minutes: the store is slow or away; nothing is lost, lists are behind.";
+    /// Records written to the history.
+    history_records: IntCounter = "postrider_history_records_total"
+        => "Stands still while attempts move: see the lag and the errors.";
+    /// Writes to the history that failed; each is tried again.
+    history_errors: IntCounter = "postrider_history_errors_total"
+        => "Any: the store refuses writes; the log says why (disk full, rights, PostgreSQL away).";
+    /// Requests to the API whose token was missing, wrong, expired, or given after too many wrong ones.
+    authentication_failures: IntCounterVec = "postrider_authentication_failures_total"["reason"]
+        => "A burst: somebody guesses tokens, or a client holds one that has expired.";
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"]
         => "Absent: the alert PostriderNoInstance. Two versions for long: a deployment that did not end.";

@@ -3,10 +3,12 @@
 
 mod check;
 mod dead_letters;
+mod deliveries;
 mod demo;
 mod emit;
 mod explain;
 mod health;
+mod history;
 mod input;
 mod listen;
 mod manual;
@@ -14,6 +16,7 @@ mod output;
 mod run;
 mod sign;
 mod subscriptions;
+mod token;
 mod topics;
 
 use std::path::PathBuf;
@@ -59,6 +62,9 @@ enum Command {
     Emit(emit::Emit),
     /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
     Explain(explain::Explain),
+    /// Tokens of the API
+    #[command(subcommand)]
+    Token(token::Token),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
     /// Asks a running instance whether it lives, or is ready (--ready); exit code 0 if so, 1 if not
@@ -69,6 +75,10 @@ enum Command {
     /// Prints the completions of a shell (for packagers)
     #[command(hide = true)]
     Completions(manual::Completions),
+    /// What became of deliveries: listed, shown with every attempt
+    Deliveries(deliveries::Deliveries),
+    /// The database of what happened
+    History(history::History),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -102,10 +112,13 @@ pub fn main() -> ExitCode {
         Command::Listen(listen) => listen.run(),
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
+        Command::Token(token) => token.run(),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
         Command::Health(health) => health.run(&context),
         Command::Man(man) => man.run(Arguments::command()),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
+        Command::Deliveries(deliveries) => deliveries.run(&context),
+        Command::History(history) => history.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,
