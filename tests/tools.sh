@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # The tools that check dashboards and deployments, fetched into target/tools; prints the path of the one that is asked for.
-# usage: tests/tools.sh promtool | prometheus | helm | kubeconform | python
+# usage: tests/tools.sh promtool | prometheus | helm | python
 # A tool on the PATH is taken as it is. It never skips: where a tool cannot be had it says what to install and fails.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$repository/target/tools
 helm_version=v3.18.4
-kubeconform_version=v0.6.7
 
 say() { printf 'tools.sh: %s\n' "$*" >&2; }
 fail() {
@@ -41,11 +40,6 @@ case ${1:-} in
         [ -x "$tools/bin/helm" ] || from_go helm helm.sh/helm/v3/cmd/helm "$helm_version"
         echo "$tools/bin/helm"
         ;;
-    kubeconform)
-        if command -v kubeconform >/dev/null; then command -v kubeconform && exit; fi
-        [ -x "$tools/bin/kubeconform" ] || from_go kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$kubeconform_version"
-        echo "$tools/bin/kubeconform"
-        ;;
     python)
         # With what the checks and pictures need.
         if [ ! -x "$tools/python/bin/python" ]; then
@@ -58,5 +52,5 @@ case ${1:-} in
         }
         echo "$tools/python/bin/python"
         ;;
-    *) fail "usage: tests/tools.sh promtool | prometheus | helm | kubeconform | python" ;;
+    *) fail "usage: tests/tools.sh promtool | prometheus | helm | python" ;;
 esac

@@ -94,7 +94,10 @@ start = "earliest"
 [outbound]
 allow_networks = ["127.0.0.0/8"]
 breaker_probe_seconds = 5
+[history]
+store = "sqlite:{FOLDER}/history-{self.run}.db"
 [web]
+listen = ""
 telemetry_listen = "127.0.0.1:{self.telemetry}"
 [log]
 level = "warn"
