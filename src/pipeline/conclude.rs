@@ -15,14 +15,13 @@ use tracing::info;
 use super::deliver::STAGE;
 use super::{Ways, now_ms};
 use crate::attempt::Attempt;
-use crate::delivery::headers::CUSTOMER;
 use crate::delivery::{Delivery, Ending, Waiting};
 use crate::kafka::receipt::SharedReceipt;
 use crate::outbound::shard::{Finish, Submission};
-use crate::record::{Header, Outgoing};
+use crate::record::Outgoing;
 use crate::retry::dead_letter;
 use crate::retry::ladder::{self, Decision};
-use crate::subscription::{Customer, Subscription};
+use crate::subscription::Customer;
 
 impl Ways {
     /// Carries out what became of a submission. Called on the shards' threads.
@@ -56,7 +55,7 @@ impl Ways {
                 log(&delivery, &attempt, decision);
                 let done = if self.record_attempts {
                     let done = receipt.split(2);
-                    self.record(&delivery, &webhook, &attempt, decision, done.clone());
+                    self.record(&delivery, &attempt, decision, done.clone());
                     done
                 } else {
                     receipt.split(1)
@@ -76,14 +75,13 @@ impl Ways {
                     Decision::Dead(reason) => {
                         let group = self.group_of(STAGE);
                         let topic = &self.topics.dead_letters;
-                        let mut letter = dead_letter::of_delivery(
+                        let letter = dead_letter::of_delivery(
                             &delivery,
                             reason,
                             &attempt.message,
                             topic,
                             &group,
                         );
-                        name_customer(&mut letter, &webhook);
                         self.bury(letter, reason, done);
                     }
                 }
@@ -107,12 +105,11 @@ impl Ways {
     fn record(
         &self,
         delivery: &Delivery,
-        webhook: &Subscription,
         attempt: &Attempt,
         decision: Decision,
         done: SharedReceipt,
     ) {
-        let record = attempt_record(self, delivery, webhook, attempt, decision);
+        let record = attempt_record(self, delivery, attempt, decision);
         self.producer.send(
             &record,
             Box::new(move |written| {
@@ -123,15 +120,6 @@ impl Ways {
                 done.done();
             }),
         );
-    }
-}
-
-/// A dead letter outlives its webhook, so it says itself whose it is.
-pub(super) fn name_customer(letter: &mut Outgoing, webhook: &Subscription) {
-    if let Some(customer) = &webhook.customer {
-        letter
-            .headers
-            .push(Header::text(CUSTOMER, customer.as_str()));
     }
 }
 
@@ -172,7 +160,6 @@ fn log(delivery: &Delivery, attempt: &Attempt, decision: Decision) {
 fn attempt_record(
     ways: &Ways,
     delivery: &Delivery,
-    webhook: &Subscription,
     attempt: &Attempt,
     decision: Decision,
 ) -> Outgoing {
@@ -184,7 +171,7 @@ fn attempt_record(
     let mut value = json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
-        "customer": webhook.customer.as_ref().map(Customer::as_str),
+        "customer": delivery.customer.as_ref().map(Customer::as_str),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
         "created_at_ms": delivery.created_at_ms,
@@ -245,6 +232,7 @@ pub(super) fn ending_record(
     let value = json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
+        "customer": delivery.customer.as_ref().map(Customer::as_str),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
         "created_at_ms": delivery.created_at_ms,

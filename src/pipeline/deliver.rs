@@ -63,7 +63,6 @@ impl Deliver {
         if !webhook.enabled {
             return self.bury(
                 &delivery,
-                &webhook,
                 DeadReason::Disabled,
                 "the webhook is disabled",
                 receipt,
@@ -74,7 +73,7 @@ impl Deliver {
                 "waited for longer than max_age_seconds = {}",
                 webhook.max_age_seconds
             );
-            return self.bury(&delivery, &webhook, DeadReason::Expired, &text, receipt);
+            return self.bury(&delivery, DeadReason::Expired, &text, receipt);
         }
         if webhook.paused {
             let topic = &self.ways.topics.held;
@@ -115,22 +114,14 @@ impl Deliver {
         self.ways.delay(&delivery, STAGE, receipt.split(1));
     }
 
-    fn bury(
-        &self,
-        delivery: &Delivery,
-        webhook: &Subscription,
-        reason: DeadReason,
-        message: &str,
-        receipt: Receipt,
-    ) {
-        let mut letter = dead_letter::of_delivery(
+    fn bury(&self, delivery: &Delivery, reason: DeadReason, message: &str, receipt: Receipt) {
+        let letter = dead_letter::of_delivery(
             delivery,
             reason,
             message,
             &self.ways.topics.dead_letters,
             &self.ways.group_of(STAGE),
         );
-        super::conclude::name_customer(&mut letter, webhook);
         self.ways.bury(letter, reason, receipt.split(1));
     }
 }

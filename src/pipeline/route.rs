@@ -67,7 +67,9 @@ impl Route {
         let receipt = receipt.split(parts);
         let now_ms = now_ms();
         for candidate in wanting {
-            let delivery = Delivery::new(record, &event.event_type, &candidate.webhook.id, now_ms);
+            let webhook = &candidate.webhook;
+            let customer = webhook.customer.as_ref();
+            let delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
             let part = receipt.clone();
             match &candidate.filter_fault {
                 None => self

@@ -72,7 +72,13 @@ impl TestEvent {
             )?),
             headers: Vec::new(),
         };
-        let delivery = Delivery::new(&record, &event_type, &webhook.id, now_ms);
+        let delivery = Delivery::new(
+            &record,
+            &event_type,
+            &webhook.id,
+            webhook.customer.as_ref(),
+            now_ms,
+        );
         let producer = Producer::start(&opened.connection.producer(), Arc::new(Metrics::new()?))?;
         producer.write(
             &delivery.to_record(&opened.topics.dispatch, true),

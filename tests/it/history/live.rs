@@ -5,6 +5,7 @@ use std::time::Duration;
 use postrider::app::Stages;
 use postrider::history::query::{DeliveryFilter, Scope};
 use postrider::history::rows::Status;
+use postrider::subscription::Customer;
 use serde_json::json;
 
 use super::{Base, OwnServer, SOON, everything, on_both};
@@ -84,15 +85,20 @@ fn every_ending_is_told_and_a_rebuild_tells_the_same(base: &Base) {
     let retrying = delivery_ids(&events, "wh_slow").remove(0);
     let told = store.delivery(&mine, &retrying).unwrap().unwrap();
     assert!(told.delivery.next_attempt_at_ms > Some(told.delivery.updated_at_ms + 3_000_000));
-    // Whose a held delivery is, too.
+    // Whose a held delivery is, too; and it stays theirs when its webhook changes hands.
     let held = delivery_ids(&events, "wh_paused").remove(0);
     assert!(store.delivery(&mine, &held).unwrap().is_some());
 
+    router.change("wh_paused", |webhook| {
+        webhook.customer = Some(Customer::new("2"));
+    });
     let live = everything(store);
     assert_eq!((live.0.len(), live.1.len()), (12, 3));
     let said = postrider(&router, &["history", "rebuild"]);
     assert!(said.contains("made anew from"), "{said}");
     assert_eq!(everything(store), live);
+    assert!(store.delivery(&mine, &held).unwrap().is_some());
+    assert_eq!(store.delivery(&theirs, &held).unwrap(), None);
 
     let list = postrider(
         &router,
