@@ -41,12 +41,21 @@ impl Ways {
                 receipt.split(1),
             ),
             Finish::Later(pause, waiting) => {
-                self.wait(
-                    &mut delivery,
-                    ladder::after(now_ms(), pause),
-                    waiting,
-                    receipt.split(1),
-                );
+                let due_ms = ladder::after(now_ms(), pause);
+                // Told once, or a full lane would tell it at every turn: one write beside the five or so of an overflow.
+                let is_first = delivery.attempts == 0
+                    && matches!(delivery.waiting, None | Some(Waiting::Unknown));
+                let done = if is_first && self.record_attempts {
+                    let done = receipt.split(2);
+                    self.record(
+                        &waiting_record(self, &delivery, waiting, due_ms),
+                        done.clone(),
+                    );
+                    done
+                } else {
+                    receipt.split(1)
+                };
+                self.wait(&mut delivery, due_ms, waiting, done);
             }
             Finish::Attempted(attempt) => {
                 let now = now_ms();
@@ -55,7 +64,8 @@ impl Ways {
                 log(&delivery, &attempt, decision);
                 let done = if self.record_attempts {
                     let done = receipt.split(2);
-                    self.record(&delivery, &attempt, decision, done.clone());
+                    let record = attempt_record(self, &delivery, &attempt, decision);
+                    self.record(&record, done.clone());
                     done
                 } else {
                     receipt.split(1)
@@ -102,16 +112,9 @@ impl Ways {
         self.delay(delivery, STAGE, done);
     }
 
-    fn record(
-        &self,
-        delivery: &Delivery,
-        attempt: &Attempt,
-        decision: Decision,
-        done: SharedReceipt,
-    ) {
-        let record = attempt_record(self, delivery, attempt, decision);
+    fn record(&self, record: &Outgoing, done: SharedReceipt) {
         self.producer.send(
-            &record,
+            record,
             Box::new(move |written| {
                 if let Err(refused) = written {
                     // The audit trail loses a line; the delivery itself is not at stake.
@@ -229,7 +232,26 @@ pub(super) fn ending_record(
     ending: Ending,
     message: &str,
 ) -> Outgoing {
-    let value = json!({
+    let mut value = unattempted(delivery, message);
+    value["ending"] = ending.as_str().into();
+    outgoing(ways, delivery, &value)
+}
+
+/// The record of a delivery that was put off before its first attempt, so that it can be listed.
+fn waiting_record(ways: &Ways, delivery: &Delivery, waiting: Waiting, due_ms: i64) -> Outgoing {
+    let message = match waiting {
+        Waiting::Gated => "not sent yet: the receiver asked for a pause",
+        Waiting::Tripped => "not sent yet: the receiver is down, and only probes are sent",
+        _ => "not sent yet: the webhook's rate limit or concurrency is used up",
+    };
+    let mut value = unattempted(delivery, message);
+    value["waiting"] = waiting.as_str().into();
+    value["due_ms"] = due_ms.into();
+    outgoing(ways, delivery, &value)
+}
+
+fn unattempted(delivery: &Delivery, message: &str) -> serde_json::Value {
+    json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
         "customer": delivery.customer.as_ref().map(Customer::as_str),
@@ -240,9 +262,8 @@ pub(super) fn ending_record(
         "attempt": delivery.attempts,
         "started_at_ms": now_ms(),
         "error_message": message,
-        "ending": ending.as_str(),
-    });
-    outgoing(ways, delivery, &value)
+        "ending": null,
+    })
 }
 
 fn outgoing(ways: &Ways, delivery: &Delivery, value: &serde_json::Value) -> Outgoing {
