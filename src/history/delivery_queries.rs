@@ -68,7 +68,7 @@ impl Store {
         conditions.and_text("postrider_deliveries.bucket = cut.bucket");
         // A CROSS JOIN, because SQLite takes it as an order: bucket by bucket.
         let text = format!(
-            "{} SELECT {COLUMNS}, first_attempts FROM cut CROSS JOIN postrider_deliveries{} ORDER BY version DESC LIMIT 1",
+            "{} SELECT {COLUMNS}, first_attempts FROM cut CROSS JOIN postrider_deliveries{} LIMIT 1",
             schema::BY_ID,
             conditions.text()
         );

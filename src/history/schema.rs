@@ -51,9 +51,9 @@ DROP TABLE IF EXISTS postrider_positions;
 DROP TABLE IF EXISTS postrider_form;
 ";
 
-/// The bucket of a time: 262 s each, so that 30 days are about 10,000.
+/// The bucket of a time: 66 s each, so that 30 days are about 40,000, and what is routed again after a crash is found (see [`DELIVERY`]).
 pub(super) fn bucket(created_at_ms: i64) -> i64 {
-    created_at_ms.max(0) >> 18
+    created_at_ms.max(0) >> 16
 }
 
 /// What is looked up for an id: its own beginning where it is a hash in hex, as ours are. The whole id is compared besides.
@@ -94,10 +94,11 @@ first_attempts = CASE WHEN postrider_deliveries.first_attempts IS NULL THEN excl
  WHEN excluded.first_attempts IS NULL OR postrider_deliveries.first_attempts LIKE '%' || excluded.first_attempts || '%'
  THEN postrider_deliveries.first_attempts ELSE postrider_deliveries.first_attempts || excluded.first_attempts END";
 
-/// All buckets with rows, as the beginning of a question by id: from one to the next, over those that are empty.
+/// All buckets with rows, newest first, as the beginning of a question by id that ends at its first row. One step costs about 5 µs: an id
+/// that is not there costs 0.2 s when there is a delivery in every minute of 30 days.
 pub(super) const BY_ID: &str = "WITH RECURSIVE cut (bucket) AS (
- SELECT (SELECT min(bucket) FROM postrider_deliveries)
- UNION ALL SELECT (SELECT min(bucket) FROM postrider_deliveries WHERE bucket > cut.bucket) FROM cut WHERE cut.bucket IS NOT NULL)";
+ SELECT (SELECT max(bucket) FROM postrider_deliveries)
+ UNION ALL SELECT (SELECT max(bucket) FROM postrider_deliveries WHERE bucket < cut.bucket) FROM cut WHERE cut.bucket IS NOT NULL)";
 
 pub(super) const ATTEMPT: &str = "INSERT INTO postrider_attempts
 (delivery_id, topic_partition, topic_offset, number, replay_id, started_at, duration_us, outcome, status, error_message, request_headers, response_headers, response_body)

@@ -66,8 +66,8 @@ fn connect(path: &Path) -> Result<Connection, Fault> {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        // 32 MiB of pages: what the newest deliveries' trees need, not the whole file.
-        connection.pragma_update(None, "cache_size", -32_768)?;
+        // 64 MiB of pages: what the newest deliveries' trees need, not the whole file.
+        connection.pragma_update(None, "cache_size", -65_536)?;
         // 64 MiB of log: a page that changes with every batch is then copied into the file once in many.
         connection.pragma_update_and_check(None, "wal_autocheckpoint", 16_384, |_| Ok(()))?;
         connection.set_prepared_statement_cache_capacity(32);
