@@ -196,7 +196,7 @@ fn a_running_router_forgets_what_is_older_than_its_retention(base: &Base) {
     let cluster = Cluster::named("history-retention");
     let receiver = Receiver::answering(200);
     let config = format!("{}history.retention_days = 30\n", base.config());
-    let mut router = Router::start(&cluster, &["events.job"], &config);
+    let router = Router::start(&cluster, &["events.job"], &config);
     router.subscribe("wh_a", &receiver.url("/"), json!({}));
     router.produce("events.job", 0..5);
     wait_for(&router, Status::Success, 15);
