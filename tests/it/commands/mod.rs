@@ -4,6 +4,7 @@ mod check;
 mod emit;
 mod explain;
 mod listen;
+mod machine;
 mod secrets;
 mod sign;
 mod subscriptions;
