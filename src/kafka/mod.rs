@@ -4,6 +4,7 @@
 //! Above it nobody knows of a client; below it nobody knows of webhooks.
 
 mod books;
+pub mod clock;
 pub mod consumer;
 pub mod embedded;
 mod handover;
@@ -12,6 +13,7 @@ mod membership;
 pub mod producer;
 mod reach;
 pub mod receipt;
+pub mod rights;
 pub mod settings;
 pub mod start;
 mod status;
@@ -25,7 +27,6 @@ use bytes::Bytes;
 use rdkafka::error::KafkaError;
 
 pub use books::BookSummary;
-pub use reach::may_use_group;
 pub use status::Status;
 
 /// Our own faults with Kafka. Every variant ends the process (it is started again and reads what was not settled), except

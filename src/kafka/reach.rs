@@ -6,10 +6,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
-use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::Error;
 use super::settings::Connection;
@@ -44,19 +44,19 @@ impl ClientContext for Reason {
 
 impl ConsumerContext for Reason {}
 
-/// The cluster's metadata: of one topic, or of all that may be seen.
+/// The cluster's metadata, of all topics that may be seen.
 ///
 /// # Errors
 /// [`Error::NoAnswer`] with the client's reason after some seconds, at once when the credentials are refused;
 /// [`Error::Settings`] when there can be no client.
-pub(super) fn metadata(connection: &Connection, topic: Option<&str>) -> Result<Metadata, Error> {
+pub(super) fn metadata(connection: &Connection) -> Result<Metadata, Error> {
     let client: BaseConsumer<Reason> = connection
         .admin()
         .create_with_context(Reason::default())
         .map_err(|failure| settings_fault(connection, failure))?;
     let deadline = Instant::now() + LIMIT;
     loop {
-        let failure = match client.fetch_metadata(topic, ONE_QUESTION) {
+        let failure = match client.fetch_metadata(None, ONE_QUESTION) {
             Ok(metadata) => return Ok(metadata),
             Err(failure) => failure,
         };
@@ -73,40 +73,6 @@ pub(super) fn metadata(connection: &Connection, topic: Option<&str>) -> Result<M
         }
         // A refused connection comes back at once.
         std::thread::sleep(left.min(Duration::from_millis(200)));
-    }
-}
-
-/// Whether we have the right to a consumer group, seen by asking for its offsets; it joins nothing and changes nothing.
-///
-/// # Errors
-/// There is no answer; a coordinator that is only just being found is waited for.
-pub fn may_use_group(connection: &Connection, group: &str, topic: &str) -> Result<bool, Error> {
-    use RDKafkaErrorCode as Code;
-    let settings = connection.consumer(group, Duration::from_secs(6));
-    let client: BaseConsumer = settings
-        .create()
-        .map_err(|failure| settings_fault(connection, failure))?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition(topic, 0);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let failure = match client.committed_offsets(list.clone(), LIMIT) {
-            Ok(_) => return Ok(true),
-            Err(failure) => failure,
-        };
-        let passing = match failure.rdkafka_error_code() {
-            Some(Code::GroupAuthorizationFailed) => return Ok(false),
-            Some(
-                Code::NotCoordinator
-                | Code::CoordinatorNotAvailable
-                | Code::CoordinatorLoadInProgress,
-            ) => true,
-            _ => false,
-        };
-        if !passing || Instant::now() > deadline {
-            return Err(Error::NoAnswer(failure.to_string()));
-        }
-        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -158,7 +124,7 @@ mod tests {
                 .collect::<BTreeMap<_, _>>(),
             ..Connection::default()
         };
-        match metadata(&connection, None) {
+        match metadata(&connection) {
             Err(Error::Settings(reason)) => reason,
             other => panic!("{:?}", other.err()),
         }
