@@ -46,6 +46,15 @@ pub enum Error {
         "the Kafka client refuses its settings: {0}; mend kafka.properties, kafka.consumer or kafka.producer (librdkafka's names)"
     )]
     Settings(String),
+    /// The broker is there and does not let us in.
+    #[error("the broker at {servers} does not let us in: {what}; {cure} ({why})")]
+    Shut {
+        servers: String,
+        what: &'static str,
+        cure: &'static str,
+        /// In the client's words.
+        why: String,
+    },
     /// The operating system gave no thread.
     #[error("could not start a thread: {0}")]
     Thread(std::io::Error),

@@ -52,6 +52,8 @@ impl ConsumerContext for Reason {}
 pub(super) fn metadata(connection: &Connection) -> Result<Metadata, Error> {
     let client: BaseConsumer<Reason> = connection
         .admin()
+        // A broker that wants TLS only closes the connection, and the client tells why that may be.
+        .set("log.connection.close", "true")
         .create_with_context(Reason::default())
         .map_err(|failure| settings_fault(connection, failure))?;
     let deadline = Instant::now() + LIMIT;
@@ -69,11 +71,64 @@ pub(super) fn metadata(connection: &Connection) -> Result<Metadata, Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         if final_answer || left.is_zero() {
             let why = reason.map_or_else(|| failure.to_string(), |(_, reason)| reason);
-            return Err(Error::NoAnswer(why));
+            return Err(match shut(&why) {
+                Some((what, cure)) => Error::Shut {
+                    servers: connection.bootstrap_servers.clone(),
+                    what,
+                    cure,
+                    why,
+                },
+                None => Error::NoAnswer(why),
+            });
         }
         // A refused connection comes back at once.
         std::thread::sleep(left.min(Duration::from_millis(200)));
     }
+}
+
+/// What a broker that is there but does not let us in means, and the cure, by librdkafka's and OpenSSL's words for it.
+fn shut(reason: &str) -> Option<(&'static str, &'static str)> {
+    const SHUT: [(&[&str], &str, &str); 6] = [
+        (
+            &["Unsupported SASL mechanism"],
+            "it does not have this SASL mechanism",
+            "set sasl.mechanism in kafka.properties to one that it has",
+        ),
+        (
+            &["SASL authentication error", "Authentication failed"],
+            "the user or the password is refused",
+            "check sasl.username and sasl.password in kafka.properties",
+        ),
+        (
+            &["certificate verify failed"],
+            "its certificate is signed by nobody that is trusted, or made out to another name",
+            "name the cluster's authority in ssl.ca.location in kafka.properties, and the broker as its certificate does",
+        ),
+        (
+            // Alerts of TLS (RFC 8446, 6.2): 42, 46, 48, 116.
+            &[
+                "alert bad certificate",
+                "alert certificate unknown",
+                "unknown ca",
+                "certificate required",
+            ],
+            "it wants a client certificate, or does not trust ours",
+            "set ssl.certificate.location and ssl.key.location in kafka.properties to one that the cluster's authority has signed",
+        ),
+        (
+            &["incorrect security.protocol"],
+            "it closes the connection, as one that wants TLS does",
+            "set security.protocol in kafka.properties as the cluster's listener has it: SSL or SASL_SSL",
+        ),
+        (
+            &["SSL handshake failed", "wrong version number"],
+            "it does not speak TLS as we do",
+            "set security.protocol in kafka.properties as the cluster's listener has it",
+        ),
+    ];
+    SHUT.iter()
+        .find(|(words, _, _)| words.iter().any(|word| reason.contains(word)))
+        .map(|(_, what, cure)| (*what, *cure))
 }
 
 /// What librdkafka says of its settings, without their values, which may be secrets. Of a file that cannot be read it names

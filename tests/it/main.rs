@@ -35,5 +35,6 @@ mod holding;
 mod memory;
 mod pace;
 mod retries;
+mod security;
 mod signatures;
 mod static_members;

@@ -119,12 +119,14 @@ impl Report {
         if self.form == Output::Json {
             output::print_json(&self.lines)?;
         }
-        let wrong: Vec<&str> = self
+        let mut wrong: Vec<&str> = self
             .lines
             .iter()
             .filter(|line| line.state == State::Wrong)
             .map(|line| line.check)
             .collect();
+        // Several lines of one check stand together.
+        wrong.dedup();
         if wrong.is_empty() {
             return Ok(());
         }

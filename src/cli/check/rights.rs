@@ -48,10 +48,18 @@ pub(super) fn check(
         all_good = false;
         report.tell(line(config, connection, operation, "topic", &topics))?;
     }
-    let mut groups = Vec::new();
-    for group in needed_groups(config) {
+    let mut groups = [
+        (Operation::Read, Vec::new()),
+        (Operation::Describe, Vec::new()),
+    ];
+    for (operation, group) in needed_groups(config) {
         match to_group(connection, &group) {
-            Ok(rights) if rights.refuses(Operation::Read) => groups.push(group),
+            Ok(rights) if rights.refuses(operation) => {
+                let of_operation = groups.iter_mut().find(|(needed, _)| *needed == operation);
+                of_operation
+                    .into_iter()
+                    .for_each(|(_, names)| names.push(group.clone()));
+            }
             Ok(_) => {}
             Err(fault) => {
                 all_good = false;
@@ -63,9 +71,9 @@ pub(super) fn check(
             }
         }
     }
-    if !groups.is_empty() {
+    for (operation, names) in groups.iter().filter(|(_, names)| !names.is_empty()) {
         all_good = false;
-        report.tell(line(config, connection, Operation::Read, "group", &groups))?;
+        report.tell(line(config, connection, *operation, "group", names))?;
     }
     if all_good {
         let unknown = found.values().find_map(|rights| match rights {
@@ -89,7 +97,11 @@ fn refused_topics(config: &Config, plans: &[Plan], found: &Found) -> Vec<(Operat
     let refused = |operation: Operation, names: Vec<&str>| -> (Operation, Vec<String>) {
         let refuses = |name: &&str| {
             let rights = found.get(*name);
-            rights.is_some_and(|rights| rights.refuses(operation))
+            rights.is_some_and(|rights| {
+                // Of a topic that may not even be described the broker tells no further right.
+                let hidden = rights.refuses(Operation::Describe);
+                rights.refuses(operation) && !(hidden && operation == Operation::DescribeConfigs)
+            })
         };
         let names = names.into_iter().filter(refuses).map(str::to_owned);
         (operation, names.collect())
@@ -108,13 +120,19 @@ fn refused_topics(config: &Config, plans: &[Plan], found: &Found) -> Vec<(Operat
     .collect()
 }
 
-fn needed_groups(config: &Config) -> Vec<String> {
+fn needed_groups(config: &Config) -> Vec<(Operation, String)> {
     let mut stages = vec!["route", "deliver", "release", "held"];
     if matches!(config.history.store.expose().parse(), Ok(Kind::Postgres(_))) {
         stages.push("history");
     }
     let name = |stage| format!("{}.{stage}", config.kafka.group_id);
-    stages.into_iter().map(name).collect()
+    let mut groups: Vec<(Operation, String)> = stages
+        .into_iter()
+        .map(|stage| (Operation::Read, name(stage)))
+        .collect();
+    // Readers without a group, which look for the coordinator of this one.
+    groups.push((Operation::Describe, name("none")));
+    groups
 }
 
 fn line(
