@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
@@ -54,6 +55,8 @@ pub(super) fn metadata(connection: &Connection) -> Result<Metadata, Error> {
         .admin()
         // A broker that wants TLS only closes the connection, and the client tells why that may be.
         .set("log.connection.close", "true")
+        // It is told once, as an error, and not in the log too.
+        .set_log_level(RDKafkaLogLevel::Emerg)
         .create_with_context(Reason::default())
         .map_err(|failure| settings_fault(connection, failure))?;
     let deadline = Instant::now() + LIMIT;

@@ -155,7 +155,14 @@ impl Check {
                     cluster::check(&config, &mut report).await
                 })?;
             }
-            Err(fault) => report.tell(Line::wrong("configuration", format!("{fault:#}"), ""))?,
+            Err(fault) => {
+                let text = format!("{fault:#}");
+                // Several faults stand under a heading; here each has a line anyway.
+                let one_each = text.lines().skip(usize::from(text.lines().count() > 1));
+                for fault in one_each {
+                    report.tell(Line::wrong("configuration", fault.trim(), ""))?;
+                }
+            }
         }
         report.end()
     }
