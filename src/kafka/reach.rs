@@ -119,7 +119,8 @@ fn shut(reason: &str) -> Option<(&'static str, &'static str)> {
             "set ssl.certificate.location and ssl.key.location in kafka.properties to one that the cluster's authority has signed",
         ),
         (
-            &["incorrect security.protocol"],
+            // The second where the client gives no reason: of a broker that is not there it does.
+            &["incorrect security.protocol", "BrokerTransportFailure"],
             "it closes the connection, as one that wants TLS does",
             "set security.protocol in kafka.properties as the cluster's listener has it: SSL or SASL_SSL",
         ),
