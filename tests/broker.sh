@@ -34,6 +34,9 @@ environment:
   POSTRIDER_BROKER_OWNER    process id: when that process is gone, the broker of `start` is killed
   POSTRIDER_BROKER_PROXY    port of a proxy on loopback: a second listener whose clients are sent there; its own port is
                             in DIR/proxied
+  POSTRIDER_BROKER_SECURITY folder of server.pem (private key and certificate) and ca.pem: two more listeners over TLS, one
+                            with SASL (port in DIR/sasl) and one that asks for client certificates (DIR/mtls), and
+                            StandardAuthorizer, for which only the plain listener may do everything; needs Java
 TEXT
 }
 
@@ -70,7 +73,8 @@ java_is_new_enough() {
 }
 
 choose_way() {
-    if command -v docker >/dev/null && within 5 docker info; then
+    # Names of settings with dashes (of SCRAM) do not go through the image's environment.
+    if [ -z "${POSTRIDER_BROKER_SECURITY:-}" ] && command -v docker >/dev/null && within 5 docker info; then
         echo docker
     elif java_is_new_enough && { [ -d "$(jars)" ] || command -v mvn >/dev/null; }; then
         echo java
@@ -125,6 +129,7 @@ TEXT
 # DIR/way      docker or java             DIR/pid        the Java process, or the container's name
 # DIR/port     of the broker              DIR/bootstrap  what KAFKA_BOOTSTRAP_SERVERS would be
 # DIR/proxied  port of the second listener, if any
+# DIR/sasl     port of the listener with SASL over TLS, DIR/mtls of the one with client certificates, if any
 # DIR/log      what the broker says       DIR/owner      process id to outlive which makes no sense
 
 # Below the range from which systems give out ports (32768 on Linux, 49152 elsewhere), so that no client's socket sits
@@ -175,8 +180,28 @@ log.index.size.max.bytes=1048576
 TEXT
 }
 
+# Users of PLAIN and OAUTHBEARER are fixed here; those of SCRAM are made by an admin client. A token of OAUTHBEARER is an
+# unsecured JWS, which Kafka takes where no validator is named.
+security_settings() {
+    local modules=org.apache.kafka.common.security folder=$1
+    cat <<TEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL:SASL_SSL,MTLS:SSL
+ssl.keystore.type=PEM
+ssl.keystore.location=$folder/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$folder/ca.pem
+listener.name.mtls.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_plain="plain-secret";
+listener.name.sasl.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config=$modules.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+TEXT
+}
+
 write_settings() {
-    local folder=$1 port=$2 controller=$3 proxied listeners advertised
+    local folder=$1 port=$2 controller=$3 proxied sasl mtls listeners advertised
     listeners="PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
     advertised="PLAINTEXT://127.0.0.1:$port"
     if [ -n "${POSTRIDER_BROKER_PROXY:-}" ]; then
@@ -185,8 +210,18 @@ write_settings() {
         listeners="$listeners,PROXIED://127.0.0.1:$proxied"
         advertised="$advertised,PROXIED://127.0.0.1:$POSTRIDER_BROKER_PROXY"
     fi
+    if [ -n "${POSTRIDER_BROKER_SECURITY:-}" ]; then
+        sasl=$(free_port)
+        mtls=$(free_port)
+        echo "$sasl" >"$folder/sasl"
+        echo "$mtls" >"$folder/mtls"
+        listeners="$listeners,SASL://127.0.0.1:$sasl,MTLS://127.0.0.1:$mtls"
+        advertised="$advertised,SASL://127.0.0.1:$sasl,MTLS://127.0.0.1:$mtls"
+    fi
     {
         settings
+        # Of two lines with the same name the later one counts.
+        [ -z "${POSTRIDER_BROKER_SECURITY:-}" ] || security_settings "$POSTRIDER_BROKER_SECURITY"
         echo "listeners=$listeners"
         echo "advertised.listeners=$advertised"
         echo "controller.quorum.voters=1@127.0.0.1:$controller"

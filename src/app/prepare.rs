@@ -21,6 +21,7 @@ pub fn connection(config: &Config) -> Connection {
     Connection {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         client_id: format!("postrider-{}", std::process::id()),
+        group_id: kafka.group_id.clone(),
         properties: copy(&kafka.properties),
         consumer_properties: copy(&kafka.consumer),
         producer_properties: copy(&kafka.producer),

@@ -1,5 +1,6 @@
 //! The file that is shipped is the code's defaults; what is wrong is named with its key, its source and its cure.
 
+mod examples;
 mod secrets;
 mod web;
 

@@ -4,6 +4,7 @@
 //! Above it nobody knows of a client; below it nobody knows of webhooks.
 
 mod books;
+pub mod clock;
 pub mod consumer;
 pub mod embedded;
 mod finished;
@@ -13,6 +14,7 @@ mod membership;
 pub mod producer;
 mod reach;
 pub mod receipt;
+pub mod rights;
 pub mod settings;
 pub mod start;
 mod status;
@@ -26,7 +28,6 @@ use bytes::Bytes;
 use rdkafka::error::KafkaError;
 
 pub use books::BookSummary;
-pub use reach::may_use_group;
 pub use status::Status;
 
 /// Our own faults with Kafka. Every variant ends the process (it is started again and reads what was not settled), except
@@ -46,6 +47,15 @@ pub enum Error {
         "the Kafka client refuses its settings: {0}; mend kafka.properties, kafka.consumer or kafka.producer (librdkafka's names)"
     )]
     Settings(String),
+    /// The broker is there and does not let us in.
+    #[error("the broker at {servers} does not let us in: {what}; {cure} ({why})")]
+    Shut {
+        servers: String,
+        what: &'static str,
+        cure: &'static str,
+        /// In the client's words.
+        why: String,
+    },
     /// The operating system gave no thread.
     #[error("could not start a thread: {0}")]
     Thread(std::io::Error),

@@ -6,10 +6,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
-use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::Error;
 use super::settings::Connection;
@@ -44,19 +45,23 @@ impl ClientContext for Reason {
 
 impl ConsumerContext for Reason {}
 
-/// The cluster's metadata: of one topic, or of all that may be seen.
+/// The cluster's metadata, of all topics that may be seen.
 ///
 /// # Errors
 /// [`Error::NoAnswer`] with the client's reason after some seconds, at once when the credentials are refused;
 /// [`Error::Settings`] when there can be no client.
-pub(super) fn metadata(connection: &Connection, topic: Option<&str>) -> Result<Metadata, Error> {
+pub(super) fn metadata(connection: &Connection) -> Result<Metadata, Error> {
     let client: BaseConsumer<Reason> = connection
         .admin()
+        // A broker that wants TLS only closes the connection, and the client tells why that may be.
+        .set("log.connection.close", "true")
+        // It is told once, as an error, and not in the log too.
+        .set_log_level(RDKafkaLogLevel::Emerg)
         .create_with_context(Reason::default())
         .map_err(|failure| settings_fault(connection, failure))?;
     let deadline = Instant::now() + LIMIT;
     loop {
-        let failure = match client.fetch_metadata(topic, ONE_QUESTION) {
+        let failure = match client.fetch_metadata(None, ONE_QUESTION) {
             Ok(metadata) => return Ok(metadata),
             Err(failure) => failure,
         };
@@ -69,45 +74,65 @@ pub(super) fn metadata(connection: &Connection, topic: Option<&str>) -> Result<M
         let left = deadline.saturating_duration_since(Instant::now());
         if final_answer || left.is_zero() {
             let why = reason.map_or_else(|| failure.to_string(), |(_, reason)| reason);
-            return Err(Error::NoAnswer(why));
+            return Err(match shut(&why) {
+                Some((what, cure)) => Error::Shut {
+                    servers: connection.bootstrap_servers.clone(),
+                    what,
+                    cure,
+                    why,
+                },
+                None => Error::NoAnswer(why),
+            });
         }
         // A refused connection comes back at once.
         std::thread::sleep(left.min(Duration::from_millis(200)));
     }
 }
 
-/// Whether we have the right to a consumer group, seen by asking for its offsets; it joins nothing and changes nothing.
-///
-/// # Errors
-/// There is no answer; a coordinator that is only just being found is waited for.
-pub fn may_use_group(connection: &Connection, group: &str, topic: &str) -> Result<bool, Error> {
-    use RDKafkaErrorCode as Code;
-    let settings = connection.consumer(group, Duration::from_secs(6));
-    let client: BaseConsumer = settings
-        .create()
-        .map_err(|failure| settings_fault(connection, failure))?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition(topic, 0);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let failure = match client.committed_offsets(list.clone(), LIMIT) {
-            Ok(_) => return Ok(true),
-            Err(failure) => failure,
-        };
-        let passing = match failure.rdkafka_error_code() {
-            Some(Code::GroupAuthorizationFailed) => return Ok(false),
-            Some(
-                Code::NotCoordinator
-                | Code::CoordinatorNotAvailable
-                | Code::CoordinatorLoadInProgress,
-            ) => true,
-            _ => false,
-        };
-        if !passing || Instant::now() > deadline {
-            return Err(Error::NoAnswer(failure.to_string()));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+/// What a broker that is there but does not let us in means, and the cure, by librdkafka's and OpenSSL's words for it.
+fn shut(reason: &str) -> Option<(&'static str, &'static str)> {
+    const SHUT: [(&[&str], &str, &str); 6] = [
+        (
+            &["Unsupported SASL mechanism"],
+            "it does not have this SASL mechanism",
+            "set sasl.mechanism in kafka.properties to one that it has",
+        ),
+        (
+            &["SASL authentication error", "Authentication failed"],
+            "the user or the password is refused",
+            "check sasl.username and sasl.password in kafka.properties",
+        ),
+        (
+            &["certificate verify failed"],
+            "its certificate is signed by nobody that is trusted, or made out to another name",
+            "name the cluster's authority in ssl.ca.location in kafka.properties, and the broker as its certificate does",
+        ),
+        (
+            // Alerts of TLS (RFC 8446, 6.2): 42, 46, 48, 116.
+            &[
+                "alert bad certificate",
+                "alert certificate unknown",
+                "unknown ca",
+                "certificate required",
+            ],
+            "it wants a client certificate, or does not trust ours",
+            "set ssl.certificate.location and ssl.key.location in kafka.properties to one that the cluster's authority has signed",
+        ),
+        (
+            // The second where the client gives no reason: of a broker that is not there it does.
+            &["incorrect security.protocol", "BrokerTransportFailure"],
+            "it closes the connection, as one that wants TLS does",
+            "set security.protocol in kafka.properties as the cluster's listener has it: SSL or SASL_SSL",
+        ),
+        (
+            &["SSL handshake failed", "wrong version number"],
+            "it does not speak TLS as we do",
+            "set security.protocol in kafka.properties as the cluster's listener has it",
+        ),
+    ];
+    SHUT.iter()
+        .find(|(words, _, _)| words.iter().any(|word| reason.contains(word)))
+        .map(|(_, what, cure)| (*what, *cure))
 }
 
 /// What librdkafka says of its settings, without their values, which may be secrets. Of a file that cannot be read it names
@@ -158,7 +183,7 @@ mod tests {
                 .collect::<BTreeMap<_, _>>(),
             ..Connection::default()
         };
-        match metadata(&connection, None) {
+        match metadata(&connection) {
             Err(Error::Settings(reason)) => reason,
             other => panic!("{:?}", other.err()),
         }

@@ -13,6 +13,8 @@ pub struct Connection {
     pub bootstrap_servers: String,
     /// Shown in the broker's logs and quotas.
     pub client_id: String,
+    /// What the names of consumer groups begin with.
+    pub group_id: String,
     /// librdkafka properties of all clients, then those of consumers and producers only.
     pub properties: BTreeMap<String, String>,
     pub consumer_properties: BTreeMap<String, String>,
@@ -77,8 +79,9 @@ impl Connection {
             config.set(name, value);
         }
         own_consumer(&mut config);
-        // The consumer needs a name to be assigned partitions by hand; it neither joins a group nor commits.
-        config.set("group.id", "postrider.none");
+        // The consumer needs a group's name to be assigned partitions by hand; it neither joins the group nor commits, but
+        // looks for its coordinator, to which it must have the right.
+        config.set("group.id", format!("{}.none", self.group_id));
         config
     }
 

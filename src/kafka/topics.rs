@@ -54,7 +54,7 @@ pub struct Cluster {
 /// # Errors
 /// [`Error::NoAnswer`] with the reason as the client tells it, [`Error::Settings`] when there can be no client.
 pub fn describe(connection: &Connection) -> Result<Cluster, Error> {
-    let metadata = super::reach::metadata(connection, None)?;
+    let metadata = super::reach::metadata(connection)?;
     Ok(Cluster {
         brokers: metadata.brokers().len(),
         topics: metadata
@@ -64,19 +64,6 @@ pub fn describe(connection: &Connection) -> Result<Cluster, Error> {
             .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
             .collect(),
     })
-}
-
-/// Whether a topic that [`describe`] does not show is kept from us by the cluster's rules, rather than missing.
-///
-/// # Errors
-/// As [`describe`].
-pub fn is_forbidden(connection: &Connection, topic: &str) -> Result<bool, Error> {
-    let metadata = super::reach::metadata(connection, Some(topic))?;
-    let code = RDKafkaErrorCode::TopicAuthorizationFailed;
-    Ok(metadata
-        .topics()
-        .iter()
-        .any(|found| found.error().map(RDKafkaErrorCode::from) == Some(code)))
 }
 
 fn admin(connection: &Connection) -> Result<AdminClient<DefaultClientContext>, Error> {

@@ -38,5 +38,6 @@ mod leaks;
 mod memory;
 mod pace;
 mod retries;
+mod security;
 mod signatures;
 mod static_members;

@@ -1,9 +1,11 @@
 //! The webhooks as they are stored, and the key that opens their secrets.
 
+use super::rights::Found;
 use super::{Line, Report};
 use crate::app;
 use crate::cli::Answer;
 use crate::config::{Config, SecretSource};
+use crate::kafka::rights::Operation;
 use crate::kafka::settings::Connection;
 use crate::kafka::topics::Cluster;
 use crate::matching::catalog::entry_of;
@@ -49,12 +51,18 @@ pub(super) fn check(
     config: &Config,
     connection: &Connection,
     cluster: &Cluster,
+    rights: &Found,
     report: &mut Report,
 ) -> Answer {
     let key = check_key(config, report)?;
     let topics = Topics::new(&config.kafka.topic_prefix);
     if !cluster.topics.contains_key(&*topics.subscriptions) {
         // Said with the topics already.
+        return Ok(());
+    }
+    let refused = rights.get(&*topics.subscriptions);
+    if refused.is_some_and(|rights| rights.refuses(Operation::Read)) {
+        // Said with the rights.
         return Ok(());
     }
     let records = CatalogTopic::open(connection.clone(), &topics, key)

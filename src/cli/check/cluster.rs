@@ -1,10 +1,10 @@
-//! The broker, our topics on it, the topics that events come from, and the groups: what can be asked without a change.
+//! The broker, our topics on it, the topics that events come from: what can be asked without a change.
 
-use super::{Line, Report, catalog};
+use super::{Line, Report, catalog, clock, rights};
 use crate::app;
 use crate::cli::Answer;
 use crate::config::Config;
-use crate::kafka::may_use_group;
+use crate::kafka::rights::{Operation, Rights};
 use crate::kafka::settings::Connection;
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::pipeline::topics::Topics;
@@ -31,16 +31,38 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Answer {
             (connection, Vec::new())
         }
     };
-    check_topics(config, &connection, &plans, report).await?;
-    report.tell(sources(config, &connection, &cluster))?;
-    report.tell(rights(config, &connection, &cluster, &plans).await)?;
-    catalog::check(config, &connection, &cluster, report)
+    let found = match rights::to_all_topics(config, &connection, &plans) {
+        Ok(found) => found,
+        Err(fault) => {
+            report.tell(Line::wrong("rights", fault.to_string(), ""))?;
+            rights::Found::new()
+        }
+    };
+    let hidden = |name: &str| {
+        let rights = found.get(name);
+        rights.is_some_and(|rights| rights.refuses(Operation::Describe))
+    };
+    check_topics(config, &connection, &plans, &hidden, report).await?;
+    report.tell(sources(config, &cluster, &hidden))?;
+    rights::check(config, &connection, &plans, &found, report)?;
+    catalog::check(config, &connection, &cluster, &found, report)?;
+    let replays = Topics::new(&config.kafka.topic_prefix).replays;
+    if may(&found, &replays, Operation::Write) {
+        report.tell(clock::check(&connection, &replays))?;
+    }
+    Ok(())
+}
+
+/// What is not there cannot be used, and a right that is refused has been told.
+pub(super) fn may(found: &rights::Found, topic: &str, operation: Operation) -> bool {
+    matches!(found.get(topic), Some(rights @ Rights::Known(_)) if !rights.refuses(operation))
 }
 
 async fn check_topics(
     config: &Config,
     connection: &Connection,
     plans: &[Plan],
+    hidden: &impl Fn(&str) -> bool,
     report: &mut Report,
 ) -> Answer {
     const NAME: &str = "topics";
@@ -53,11 +75,20 @@ async fn check_topics(
     };
     let missing: Vec<Plan> = found
         .iter()
-        .filter(|(_, finding)| *finding == Finding::Missing)
+        .filter(|(plan, finding)| *finding == Finding::Missing && !hidden(&plan.name))
         .map(|(plan, _)| plan.clone())
         .collect();
+    let unseen = plans.iter().filter(|plan| hidden(&plan.name)).count();
     if missing.is_empty() {
-        report.tell(Line::ok(NAME, format!("all {} are there", plans.len())))?;
+        let detail = if unseen == 0 {
+            format!("all {} are there", plans.len())
+        } else {
+            format!(
+                "{unseen} of {} cannot be seen, none is missing of the others",
+                plans.len()
+            )
+        };
+        report.tell(Line::ok(NAME, detail))?;
     } else {
         report.tell(missing_line(config, connection, plans.len(), &missing).await)?;
     }
@@ -117,26 +148,14 @@ async fn missing_line(
     }
 }
 
-fn sources(config: &Config, connection: &Connection, cluster: &Cluster) -> Line {
+fn sources(config: &Config, cluster: &Cluster, hidden: &impl Fn(&str) -> bool) -> Line {
     const NAME: &str = "sources";
     let named = || {
-        let topics = config.intake.topics.iter();
+        let topics = config.intake.topics.iter().map(String::as_str);
         topics.filter(|topic| !topic.starts_with('^'))
     };
-    let (mut forbidden, mut missing) = (Vec::new(), Vec::new());
-    for topic in named().filter(|topic| !cluster.topics.contains_key(*topic)) {
-        match topics::is_forbidden(connection, topic) {
-            Ok(true) => forbidden.push(topic.as_str()),
-            _ => missing.push(topic.as_str()),
-        }
-    }
-    if !forbidden.is_empty() {
-        return Line::wrong(
-            NAME,
-            format!("no right to read {}", forbidden.join(" ")),
-            "grant Read and Describe on them",
-        );
-    }
+    let absent = |topic: &&str| !cluster.topics.contains_key(*topic) && !hidden(topic);
+    let missing: Vec<&str> = named().filter(absent).collect();
     if !missing.is_empty() {
         return Line::warning(
             NAME,
@@ -150,57 +169,9 @@ fn sources(config: &Config, connection: &Connection, cluster: &Cluster) -> Line 
     } else {
         String::new()
     };
-    Line::ok(NAME, format!("{} topics{note}", named().count()))
-}
-
-/// Rights that show by asking: to the groups, and to the settings of topics.
-async fn rights(
-    config: &Config,
-    connection: &Connection,
-    cluster: &Cluster,
-    plans: &[Plan],
-) -> Line {
-    const NAME: &str = "rights";
-    let dispatch = Topics::new(&config.kafka.topic_prefix).dispatch;
-    for stage in ["route", "deliver", "release", "held"] {
-        let group = format!("{}.{stage}", config.kafka.group_id);
-        match may_use_group(connection, &group, &dispatch) {
-            Ok(true) => {}
-            Ok(false) => {
-                return Line::wrong(
-                    NAME,
-                    format!("no right to the group {group}"),
-                    "grant Read on the groups that begin with kafka.group_id",
-                );
-            }
-            Err(fault) => {
-                return Line::warning(
-                    NAME,
-                    format!("the group {group} could not be asked for: {fault}"),
-                    "try again; the broker may be starting",
-                );
-            }
-        }
-    }
-    let topics: Vec<&str> = plans
-        .iter()
-        .map(|plan| plan.name.as_str())
-        .chain(config.intake.topics.iter().map(String::as_str))
-        .filter(|name| cluster.topics.contains_key(*name))
-        .collect();
-    let why = match topics::settings_of(connection, &topics).await {
-        Ok(settings) if settings.len() == topics.len() => {
-            return Line::ok(
-                NAME,
-                "groups and settings of topics can be read (writing was not tried)",
-            );
-        }
-        Ok(settings) => format!("{} of {} answered", settings.len(), topics.len()),
-        Err(fault) => fault.to_string(),
+    let unseen = match named().filter(|topic| hidden(topic)).count() {
+        0 => String::new(),
+        unseen => format!(", {unseen} that cannot be seen"),
     };
-    Line::warning(
-        NAME,
-        format!("settings of topics cannot be read ({why}), so wrong ones are not seen"),
-        "grant DescribeConfigs on the topics",
-    )
+    Line::ok(NAME, format!("{} topics{note}{unseen}", named().count()))
 }

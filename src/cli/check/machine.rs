@@ -1,4 +1,4 @@
-//! What can be checked without a broker: the telemetry address, the list of certificate authorities.
+//! What can be checked without a broker: the addresses to listen on, the list of certificate authorities.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,21 +12,36 @@ use crate::outbound::guard::Guard;
 use crate::outbound::http::Client;
 
 pub(super) fn check(config: &Config, report: &mut Report) -> Answer {
-    report.tell(telemetry(config.web.telemetry_listen))?;
+    let telemetry = config.web.telemetry_listen;
+    report.tell(address(
+        "telemetry",
+        "web.telemetry_listen",
+        telemetry,
+        |at| is_ours(at),
+    ))?;
+    if let Some(api) = config.web.listen {
+        // The router that has the one has the other.
+        let ours = |_| is_ours(telemetry);
+        report.tell(address("api", "web.listen", api, ours))?;
+    }
     report.tell(certificates(config))
 }
 
-fn telemetry(address: SocketAddr) -> Line {
-    const NAME: &str = "telemetry";
+fn address(
+    name: &'static str,
+    key: &str,
+    address: SocketAddr,
+    is_ours: impl Fn(SocketAddr) -> bool,
+) -> Line {
     match TcpListener::bind(address) {
-        Ok(_) => Line::ok(NAME, format!("{address} is free")),
+        Ok(_) => Line::ok(name, format!("{address} is free")),
         Err(fault) if fault.kind() == ErrorKind::AddrInUse && is_ours(address) => {
-            Line::ok(NAME, format!("a router serves {address}"))
+            Line::ok(name, format!("a router serves {address}"))
         }
         Err(fault) => Line::wrong(
-            NAME,
+            name,
             format!("cannot listen on {address}: {fault}"),
-            "free the port or set web.telemetry_listen to another",
+            format!("free the port or set {key} to another"),
         ),
     }
 }

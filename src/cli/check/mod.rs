@@ -1,15 +1,22 @@
-//! `postrider check`: everything that would keep the router from its work, found before it runs. It changes nothing.
+//! `postrider check`: everything that would keep the router from its work, found before it runs. It changes nothing but that one
+//! tombstone of a key that nobody has is written to the replays topic, whose stamp tells the broker's time.
 //!
 //! One line a check, `ok`, `warning` or `wrong`, what is so, and the cure. What cannot be asked because an earlier check failed is
-//! left out. Rights to write cannot be seen without writing and are not checked.
+//! left out.
 //!
-//! - `cluster`: the broker, topics, sources, groups
+//! - `cluster`: the broker, topics, sources
+//! - `rights`: what the cluster lets us do with topics and groups
+//! - `clock`: against the broker's
+//! - `store`: the place of the history
 //! - `catalog`: the webhooks and the key of their secrets
-//! - `machine`: the telemetry address, certificate authorities
+//! - `machine`: the addresses to listen on, certificate authorities
 
 mod catalog;
+mod clock;
 mod cluster;
 mod machine;
+mod rights;
+mod store;
 
 use anyhow::bail;
 use clap::Args;
@@ -112,12 +119,14 @@ impl Report {
         if self.form == Output::Json {
             output::print_json(&self.lines)?;
         }
-        let wrong: Vec<&str> = self
+        let mut wrong: Vec<&str> = self
             .lines
             .iter()
             .filter(|line| line.state == State::Wrong)
             .map(|line| line.check)
             .collect();
+        // Several lines of one check stand together.
+        wrong.dedup();
         if wrong.is_empty() {
             return Ok(());
         }
@@ -142,10 +151,18 @@ impl Check {
                 // A client of HTTP wants a runtime around it even where nothing is sent.
                 super::runtime()?.block_on(async {
                     machine::check(&config, &mut report)?;
+                    report.tell(store::check(&config).await)?;
                     cluster::check(&config, &mut report).await
                 })?;
             }
-            Err(fault) => report.tell(Line::wrong("configuration", format!("{fault:#}"), ""))?,
+            Err(fault) => {
+                let text = format!("{fault:#}");
+                // Several faults stand under a heading; here each has a line anyway.
+                let one_each = text.lines().skip(usize::from(text.lines().count() > 1));
+                for fault in one_each {
+                    report.tell(Line::wrong("configuration", fault.trim(), ""))?;
+                }
+            }
         }
         report.end()
     }

@@ -54,12 +54,14 @@ fn a_cluster_in_order_passes_and_a_new_one_gets_warnings_but_no_topics() {
             "configuration",
             "telemetry",
             "certificates",
+            "history",
             "broker",
             "topics",
             "sources",
             "rights",
             "key",
-            "catalog"
+            "catalog",
+            "clock"
         ]
     );
     let states = lines.iter().filter(|line| line["state"] == "ok").count();
@@ -133,6 +135,115 @@ fn a_telemetry_address_in_use_by_a_stranger_is_wrong() {
         "{}",
         output.stderr
     );
+}
+
+#[test]
+fn an_api_address_in_use_is_wrong() {
+    let cluster = Cluster::named("check-api");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!(
+        "web.listen = \"{}\"\nweb.allow_anonymous = true\n",
+        taken.local_addr().unwrap()
+    );
+    let (output, lines) = check(&Setting::of(&config_text(
+        &cluster,
+        &["events.job"],
+        &listen,
+    )));
+    assert_eq!(output.code, 1);
+    assert_eq!(line(&lines, "api").0, "wrong", "{lines:?}");
+}
+
+#[test]
+fn a_history_that_cannot_be_written_is_wrong_and_none_is_made_by_looking() {
+    let cluster = Cluster::named("check-history");
+    let folder = tempfile::tempdir().unwrap();
+    let with = |path: &std::path::Path| {
+        let store = format!("history.store = \"sqlite:{}\"\n", path.display());
+        check(&Setting::of(&config_text(
+            &cluster,
+            &["events.job"],
+            &store,
+        )))
+    };
+    let file = folder.path().join("history.db");
+    assert_eq!(line(&with(&file).1, "history").0, "ok");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let (output, lines) = with(&folder.path().join("none/history.db"));
+    assert_eq!(output.code, 1);
+    assert_eq!(line(&lines, "history").0, "wrong");
+    // What is there but no file.
+    let (_, lines) = with(&std::env::temp_dir());
+    assert_eq!(line(&lines, "history").0, "wrong");
+}
+
+#[test]
+fn a_key_file_that_cannot_be_read_is_one_line_with_its_name() {
+    let text = "[secrets]\nkey = { file = \"/no/such/key\" }\n";
+    let output = Setting::of(text).run(&["check"]);
+    assert_eq!(output.code, 1);
+    assert_eq!(output.stdout.lines().count(), 1, "{}", output.stdout);
+    assert!(
+        output.stdout.contains("/no/such/key cannot be read"),
+        "{}",
+        output.stdout
+    );
+}
+
+#[test]
+fn a_topic_with_other_settings_is_a_warning_that_names_them() {
+    let cluster = Cluster::named("check-settings");
+    let setting = Setting::of(&config_text(&cluster, &["events.job"], ""));
+    assert_eq!(setting.run(&["topics", "apply"]).code, 0);
+    cluster.set_configs(
+        &cluster.name("postrider.dispatch"),
+        &[("retention.ms", "1000")],
+    );
+    let output = setting.run(&["check"]);
+    let told: Vec<&str> = output
+        .stdout
+        .lines()
+        .filter(|line| line.contains("postrider.dispatch: "))
+        .collect();
+    assert_eq!(told.len(), 1, "{}", output.stdout);
+    assert!(told[0].contains("retention.ms is 1000"), "{}", told[0]);
+    assert!(told[0].contains("postrider topics plan"), "{}", told[0]);
+}
+
+#[test]
+fn a_clock_that_is_off_by_more_than_a_minute_is_wrong_in_both_directions() {
+    let cluster = Cluster::named("check-clock");
+    let setting = Setting::of(&config_text(&cluster, &["events.job"], ""));
+    assert_eq!(setting.run(&["topics", "apply"]).code, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let (shim, clock) = (folder.path().join("clock.so"), folder.path().join("clock"));
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&shim)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/chaos/clock.c"
+        ))
+        .args(["-ldl", "-lpthread"])
+        .status();
+    assert!(compiled.unwrap().success());
+    for (seconds, state, said) in [
+        (90_i64, "wrong", "s ahead of the broker's"),
+        (-90, "wrong", "s behind the broker's"),
+        (20, "ok", "within a minute"),
+    ] {
+        std::fs::write(&clock, (seconds * 1_000_000_000).to_ne_bytes()).unwrap();
+        let config = setting.file("postrider.toml", setting.text().as_bytes());
+        let mut command = super::command(&["--config", &config, "check", "--output", "json"]);
+        command
+            .env("LD_PRELOAD", &shim)
+            .env("POSTRIDER_CHAOS_CLOCK", &clock);
+        let output = super::finish(command.spawn().unwrap(), b"");
+        let lines: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
+        let (found, detail) = line(&lines, "clock");
+        assert_eq!(found, state, "{seconds}: {detail}");
+        assert!(detail.contains(said), "{seconds}: {detail}");
+    }
 }
 
 #[test]

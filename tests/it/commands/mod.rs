@@ -15,10 +15,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-struct Output {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -56,24 +56,28 @@ fn header<'a>(text: &'a str, name: &str) -> &'a str {
 }
 
 /// A folder with a configuration for this test's corner of the broker.
-struct Setting {
+pub struct Setting {
     folder: tempfile::TempDir,
 }
 
 impl Setting {
-    fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("postrider.toml"), text).unwrap();
         Self { folder }
     }
 
-    fn file(&self, name: &str, contents: &[u8]) -> String {
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("postrider.toml")).unwrap()
+    }
+
+    pub fn file(&self, name: &str, contents: &[u8]) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, contents).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         let config = self.folder.path().join("postrider.toml");
         run(
             &[&["--config", config.to_str().unwrap()], arguments].concat(),
@@ -81,7 +85,7 @@ impl Setting {
         )
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["--output", "json"]].concat());
         assert_eq!(output.code, 0, "{}", output.stderr);
         serde_json::from_str(&output.stdout).unwrap()

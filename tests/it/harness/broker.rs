@@ -31,6 +31,21 @@ impl OwnBroker {
         (Self { folder, bootstrap }, port)
     }
 
+    /// One with TLS, SASL and rights (`POSTRIDER_BROKER_SECURITY` of the script), its certificates in `security`. Its plain
+    /// listener, [`Self::bootstrap`], may do everything; the others' addresses come second: SASL, client certificates.
+    pub fn secured(security: &Path) -> (Self, [String; 2]) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = command("start", folder.path());
+        command.env("POSTRIDER_BROKER_SECURITY", security);
+        let bootstrap = run("start", command);
+        let address = |name: &str| {
+            let port = std::fs::read_to_string(folder.path().join(name)).expect("a port");
+            format!("127.0.0.1:{}", port.trim())
+        };
+        let addresses = [address("sasl"), address("mtls")];
+        (Self { folder, bootstrap }, addresses)
+    }
+
     /// What clients connect to, `host:port`.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
