@@ -9,6 +9,7 @@ mod explain;
 mod input;
 mod listen;
 mod output;
+mod replays;
 mod run;
 mod sign;
 mod subscriptions;
@@ -59,6 +60,8 @@ enum Command {
     Explain(explain::Explain),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
+    /// Shows replays, and pauses, resumes or cancels those that the routers work on
+    Replays(replays::Replays),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
+        Command::Replays(replays) => replays.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 //! some job's filter matches it, the job has passed its place, and no other had done it by then. So a second run of the same command sends
 //! nothing twice, and a job that was stopped, or killed, goes on where it was. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct LetterFilter {
     /// One delivery, by its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<String>,
+    /// Only letters of these webhooks: those that whoever asks may see. An empty set means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<BTreeSet<String>>,
 }
 
 impl LetterFilter {
@@ -49,7 +52,12 @@ impl LetterFilter {
             },
         };
         let delivery = letter.delivery.as_ref().map(|delivery| &delivery.id);
-        type_holds
+        let is_seen = self.webhooks.as_ref().is_none_or(|seen| {
+            let webhook = letter.webhook.as_ref();
+            webhook.is_some_and(|webhook| seen.contains(webhook))
+        });
+        is_seen
+            && type_holds
             && holds(self.webhook.as_ref(), letter.webhook.as_ref())
             && holds(self.reason.as_ref(), Some(&letter.reason))
             && holds(self.status.as_ref(), letter.last_status.as_ref())
@@ -101,6 +109,46 @@ pub enum State {
     /// Stopped before its end; it can be resumed.
     Stopped,
     Finished,
+    /// Given up before its end, for good.
+    Cancelled,
+}
+
+/// Who works on a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runner {
+    /// The process that began it.
+    #[default]
+    Command,
+    /// Whichever router owns the replays topic; when it dies, the next.
+    Fleet,
+}
+
+/// What somebody wants of a job that the fleet works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Want {
+    Run,
+    Pause,
+    Cancel,
+}
+
+/// A wish about a job. It has a record of its own, so that a job's record has one writer: who works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    pub want: Want,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// What a router that owns the replays topic has to do about a job now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    Nothing,
+    /// Take it up, or go on with it.
+    Work,
+    /// Write that it is stopped or cancelled.
+    End(State),
 }
 
 /// That a job was taken up again after a stop.
@@ -132,6 +180,11 @@ pub struct Job {
     /// Letters sent in per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
+    #[serde(default)]
+    pub runner: Runner,
+    /// Why it stopped, when that was not asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
     pub state: State,
     pub created_at_ms: i64,
     /// When this record was written. A running job writes it at least every [`SILENT_AFTER_MS`] / 2.
@@ -154,9 +207,54 @@ pub struct Job {
 pub const SILENT_AFTER_MS: i64 = 30_000;
 
 impl Job {
-    /// Whether a process is at work on it.
+    /// Whether a process is at work on it, or will be: what the fleet runs is taken up again whoever dies.
     pub fn is_alive(&self, now_ms: i64) -> bool {
-        self.state == State::Running && now_ms.saturating_sub(self.updated_at_ms) < SILENT_AFTER_MS
+        self.state == State::Running
+            && (self.runner == Runner::Fleet
+                || now_ms.saturating_sub(self.updated_at_ms) < SILENT_AFTER_MS)
+    }
+
+    /// What the owner of the replays topic has to do about it.
+    pub fn duty(&self, wish: Option<Wish>) -> Duty {
+        let want = wish.map_or(Want::Run, |wish| wish.want);
+        match (self.runner, self.state, want) {
+            (Runner::Command, ..) | (_, State::Finished | State::Cancelled, _) => Duty::Nothing,
+            (_, _, Want::Cancel) => Duty::End(State::Cancelled),
+            (_, State::Running, Want::Run) => Duty::Work,
+            (_, State::Running, Want::Pause) => Duty::End(State::Stopped),
+            (_, State::Stopped, Want::Pause) => Duty::Nothing,
+            // What stopped by itself, for a reason that stands in its note, waits until somebody asks again.
+            (_, State::Stopped, Want::Run) => match wish {
+                Some(wish) if wish.at_ms >= self.updated_at_ms => Duty::Work,
+                _ => Duty::Nothing,
+            },
+        }
+    }
+
+    /// Notes a change. Later records of a job have later times, even where a clock steps back.
+    pub fn touch(&mut self, now_ms: i64) {
+        self.updated_at_ms = now_ms.max(self.updated_at_ms.saturating_add(1));
+    }
+
+    /// Takes it up again where it stands.
+    pub fn take_up(&mut self, now_ms: i64) {
+        self.state = State::Running;
+        self.note.clear();
+        self.touch(now_ms);
+        if self
+            .stretches
+            .values()
+            .any(|stretch| stretch.next > stretch.from)
+        {
+            self.resumptions.push(Resumption {
+                at_ms: self.updated_at_ms,
+                from: self
+                    .stretches
+                    .iter()
+                    .map(|(partition, stretch)| (*partition, stretch.next))
+                    .collect(),
+            });
+        }
     }
 
     /// Whether both may come to the same letter yet.

@@ -162,7 +162,7 @@ async fn rights(
 ) -> Line {
     const NAME: &str = "rights";
     let dispatch = Topics::new(&config.kafka.topic_prefix).dispatch;
-    for stage in ["route", "deliver", "release", "held"] {
+    for stage in ["route", "deliver", "release", "held", "replays"] {
         let group = format!("{}.{stage}", config.kafka.group_id);
         match may_use_group(connection, &group, &dispatch) {
             Ok(true) => {}

@@ -9,7 +9,7 @@ use super::super::output::{Output, print, print_json};
 use super::super::{Answer, Context};
 use super::selection::Selection;
 use crate::pipeline::replaying::Order;
-use crate::retry::replay::Deed;
+use crate::retry::replay::{Deed, Runner};
 
 #[derive(Args)]
 pub(super) struct Discard {
@@ -63,6 +63,7 @@ impl Discard {
             again: false,
             reason: self.reason_text.unwrap_or_default(),
             rate: None,
+            runner: Runner::Command,
             limit: self.limit,
         })?;
         if self.dry_run || plan.counts.total == 0 {

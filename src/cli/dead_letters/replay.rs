@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -15,8 +14,8 @@ use super::super::output::{Output, print, print_json};
 use super::super::{Answer, Context};
 use super::selection::Selection;
 use crate::outbound::guard::Guard;
-use crate::pipeline::replaying::{Order, Replaying};
-use crate::retry::replay::{Deed, Job, State};
+use crate::pipeline::replaying::{Asked, Halt, Order, Replaying};
+use crate::retry::replay::{Deed, Job, Runner, State};
 
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
 
@@ -42,6 +41,9 @@ pub(super) struct Replay {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Let the routers do it: print the id of the replay and end (see `postrider replays`)
+    #[arg(long, conflicts_with = "resume")]
+    detach: bool,
     /// Go on with a replay that was stopped
     #[arg(long, value_name = "REPLAY_ID", conflicts_with_all = [
         "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "again", "dry_run", "dead_topic",
@@ -90,6 +92,11 @@ impl Replay {
             reason: String::new(),
             rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
             limit: self.limit,
+            runner: if self.detach {
+                Runner::Fleet
+            } else {
+                Runner::Command
+            },
         })?;
         if self.dry_run || plan.counts.total == 0 {
             return match output {
@@ -108,17 +115,26 @@ impl Replay {
             }
         }
         let job = replaying.begin(plan)?;
+        if self.detach {
+            return match output {
+                Output::Json => print_json(&job),
+                Output::Table => print(&format!(
+                    "{} began; see `postrider replays show {}`\n",
+                    job.id, job.id
+                )),
+            };
+        }
         send(&replaying, job, output)
     }
 }
 
 fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
-    let stop = stop_on_signals()?;
+    let halt = stop_on_signals()?;
     let id = job.id.clone();
     let how_to_resume = format!("go on with `postrider dead-letters replay --resume {id}`");
     eprintln!("{id} began; Ctrl-C stops it, and it can be resumed");
     let mut progress = Progress::new(&job);
-    let result = replaying.run(job, &stop, &mut |job| progress.tell(job));
+    let result = replaying.run(job, &halt, &mut |job| progress.tell(job));
     progress.end();
     let job = match result {
         Ok(job) => job,
@@ -150,9 +166,9 @@ fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
+fn stop_on_signals() -> anyhow::Result<Arc<Halt>> {
+    let halt = Arc::new(Halt::default());
+    let told = Arc::clone(&halt);
     let runtime = super::super::runtime()?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
@@ -170,14 +186,15 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    if told.swap(true, Ordering::AcqRel) {
+                    if told.asked() != Asked::Nothing {
                         std::process::exit(1);
                     }
+                    told.ask(Asked::Stop);
                     eprintln!("stopping after this batch");
                 }
             });
         })?;
-    Ok(stop)
+    Ok(halt)
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

@@ -50,6 +50,7 @@ impl Selection {
             since_ms: self.since,
             until_ms: self.until,
             delivery: self.delivery,
+            webhooks: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::super::now_ms;
 use super::{Error, ID_PREFIX, Replaying};
 use crate::kafka::table::{Span, narrow_to_time, scan, spans};
 use crate::retry::dead_letter::DeadLetter;
-use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, State, Stretch};
+use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, Runner, State, Stretch};
 
 /// What somebody wants done with dead letters.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Order {
     pub rate: Option<u32>,
     /// Only so many: those that died first.
     pub limit: Option<usize>,
+    /// Who is to work on it.
+    pub runner: Runner,
 }
 
 /// How many letters an order means.
@@ -138,6 +140,8 @@ impl Replaying {
             again: order.again,
             reason: order.reason,
             rate: order.rate,
+            runner: order.runner,
+            note: String::new(),
             state: State::Running,
             created_at_ms: now,
             updated_at_ms: now,
