@@ -93,4 +93,7 @@ pub struct Attempt {
     pub duration: Duration,
     /// At most `outbound.response_body_bytes` of the response.
     pub response_body: Bytes,
+    /// The request's headers with secrets masked, and the response's; empty for a success, which nobody looks into.
+    pub request_headers: Vec<(String, String)>,
+    pub response_headers: Vec<(String, String)>,
 }

@@ -29,6 +29,8 @@ pub mod headers {
     pub const SOURCE_TIMESTAMP: &str = "postrider-source-timestamp";
     pub const CREATED_AT: &str = "postrider-created-at";
     pub const URL: &str = "postrider-url";
+    /// Of a dead letter: the customer of its webhook.
+    pub const CUSTOMER: &str = "postrider-customer";
 
     /// Whether a header is one that we write and therefore never take over from a source record.
     pub fn is_ours(name: &str) -> bool {
@@ -49,6 +51,8 @@ pub enum Waiting {
     Tripped,
     /// The webhook is not in this instance's catalog (yet).
     Unknown,
+    /// The endpoint has been down for long, and this delivery was taken out of the held topic to be the next probe.
+    Probe,
 }
 
 impl Waiting {
@@ -60,6 +64,7 @@ impl Waiting {
             Self::Gated => "gated",
             Self::Tripped => "tripped",
             Self::Unknown => "unknown",
+            Self::Probe => "probe",
         }
     }
 
@@ -70,6 +75,7 @@ impl Waiting {
             Self::Gated,
             Self::Tripped,
             Self::Unknown,
+            Self::Probe,
         ]
         .into_iter()
         .find(|waiting| waiting.as_str() == text)

@@ -13,8 +13,8 @@
 //! |---|---|
 //! | above all | [`app`], [`cli`] |
 //! | the order | [`pipeline`] |
-//! | stages | [`intake`] → [`matching`] → [`outbound`] → [`retry`]; [`web`] |
-//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`]; [`config`], [`metrics`], [`kafka`] |
+//! | stages | [`intake`] → [`matching`] → [`outbound`] → [`retry`]; [`history`]; [`web`] |
+//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`], [`token`]; [`config`], [`metrics`], [`kafka`]; [`failpoint`] |
 //!
 //! Imports point down, and stages never import each other (a test reads the sources and asserts it).
 
@@ -29,6 +29,8 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod failpoint;
+pub mod history;
 pub mod intake;
 pub mod kafka;
 pub mod matching;
@@ -39,4 +41,5 @@ pub mod record;
 pub mod retry;
 pub mod samples;
 pub mod subscription;
+pub mod token;
 pub mod web;

@@ -76,7 +76,7 @@ metrics! {
     webhook_attempts: IntCounterVec = "postrider_webhook_attempts_total"["webhook", "outcome"];
     /// Records waiting in a delay topic, in the partitions of this instance.
     delayed: IntGaugeVec = "postrider_delayed"["rung"];
-    /// Deliveries held for paused webhooks, in the partitions of this instance.
+    /// Deliveries held for paused webhooks and for endpoints that have been down for long, in the partitions of this instance.
     held: IntGauge = "postrider_held";
     /// Dead letters written, by reason.
     dead_letters: IntCounterVec = "postrider_dead_letters_total"["reason"];
@@ -104,6 +104,16 @@ metrics! {
     catalog_errors: IntCounter = "postrider_catalog_errors_total";
     /// Source topics that do not exist; they are waited for.
     source_topics_missing: IntGauge = "postrider_source_topics_missing";
+    /// What the history takes on disk, in bytes.
+    history_bytes: IntGauge = "postrider_history_bytes";
+    /// Age in seconds of the oldest record that was read for the history and is not written to it yet; 0 when nothing waits.
+    history_lag: GaugeVec = "postrider_history_lag_seconds"["store"];
+    /// Records written to the history.
+    history_records: IntCounter = "postrider_history_records_total";
+    /// Writes to the history that failed; each is tried again.
+    history_errors: IntCounter = "postrider_history_errors_total";
+    /// Requests to the API whose token was missing, wrong, expired, or given after too many wrong ones.
+    authentication_failures: IntCounterVec = "postrider_authentication_failures_total"["reason"];
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"];
 }

@@ -69,6 +69,16 @@ pub fn family(event_type: &str) -> &str {
     event_type.split(['.', '_']).next().unwrap_or(event_type)
 }
 
+/// The first of the configured topics whose last word is the type's first: `events.job` for `job.failed`.
+pub fn source_topic<'a>(event_type: &str, configured: &'a [String]) -> Option<&'a str> {
+    let family = family(event_type);
+    configured
+        .iter()
+        .filter(|name| !name.starts_with('^'))
+        .find(|name| name.rsplit(['.', '-', '_']).next() == Some(family))
+        .map(String::as_str)
+}
+
 fn pick<T: Copy>(list: &[T; 4], number: u64) -> T {
     let [first, second, third, fourth] = *list;
     match number % 4 {

@@ -32,6 +32,8 @@ environment:
   KAFKA_BOOTSTRAP_SERVERS   a broker that is up already; it must allow topics to be created and deleted
   POSTRIDER_BROKER_CACHE    where the jars are kept (default: target/broker)
   POSTRIDER_BROKER_OWNER    process id: when that process is gone, the broker of `start` is killed
+  POSTRIDER_BROKER_PROXY    port of a proxy on loopback: a second listener whose clients are sent there; its own port is
+                            in DIR/proxied
 TEXT
 }
 
@@ -122,6 +124,7 @@ TEXT
 # --- one broker, in one folder ---------------------------------------------------------------------------------------
 # DIR/way      docker or java             DIR/pid        the Java process, or the container's name
 # DIR/port     of the broker              DIR/bootstrap  what KAFKA_BOOTSTRAP_SERVERS would be
+# DIR/proxied  port of the second listener, if any
 # DIR/log      what the broker says       DIR/owner      process id to outlive which makes no sense
 
 # Below the range from which systems give out ports (32768 on Linux, 49152 elsewhere), so that no client's socket sits
@@ -145,7 +148,7 @@ settings() {
 process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 auto.create.topics.enable=false
 delete.topic.enable=true
@@ -173,11 +176,19 @@ TEXT
 }
 
 write_settings() {
-    local folder=$1 port=$2 controller=$3
+    local folder=$1 port=$2 controller=$3 proxied listeners advertised
+    listeners="PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
+    advertised="PLAINTEXT://127.0.0.1:$port"
+    if [ -n "${POSTRIDER_BROKER_PROXY:-}" ]; then
+        proxied=$(free_port)
+        echo "$proxied" >"$folder/proxied"
+        listeners="$listeners,PROXIED://127.0.0.1:$proxied"
+        advertised="$advertised,PROXIED://127.0.0.1:$POSTRIDER_BROKER_PROXY"
+    fi
     {
         settings
-        echo "listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
-        echo "advertised.listeners=PLAINTEXT://127.0.0.1:$port"
+        echo "listeners=$listeners"
+        echo "advertised.listeners=$advertised"
         echo "controller.quorum.voters=1@127.0.0.1:$controller"
         echo "log.dirs=$folder/data"
     } >"$folder/server.properties"
@@ -289,7 +300,7 @@ watch_owner() {
 }
 
 prepare() {
-    local folder=$1 way=$2 port=$3 controller container options key value
+    local folder=$1 way=$2 port=$3 controller container options key value proxied
     if [ "$way" = java ]; then
         controller=$(free_port)
         write_settings "$folder" "$port" "$controller"
@@ -318,6 +329,13 @@ prepare() {
         options+=(-e "KAFKA_$key=$value")
     done < <(settings)
     container="postrider-broker-$port-$$"
+    if [ -n "${POSTRIDER_BROKER_PROXY:-}" ]; then
+        proxied=$(free_port)
+        echo "$proxied" >"$folder/proxied"
+        options+=(-p "127.0.0.1:$proxied:$proxied"
+            -e "KAFKA_LISTENERS=PLAINTEXT://:$port,CONTROLLER://:9093,PROXIED://:$proxied"
+            -e "KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$POSTRIDER_BROKER_PROXY")
+    fi
     docker create --name "$container" -p "127.0.0.1:$port:$port" "${options[@]}" "$image" >>"$folder/log" 2>&1
     echo "$container" >"$folder/pid"
 }

@@ -8,8 +8,10 @@ use crate::config::Config;
 use crate::kafka::settings::Connection;
 use crate::kafka::topics;
 use crate::metrics::Metrics;
-use crate::outbound::breaker::Standings;
+use crate::outbound::breaker::{Standings, State};
 use crate::pipeline::Ways;
+use crate::pipeline::history::Writer;
+use crate::subscription::Subscription;
 use crate::web::{Check, Inside};
 
 /// How old the answer to "which source topics are missing" may be.
@@ -18,6 +20,7 @@ const SOURCES_AGE: Duration = Duration::from_secs(10);
 /// What the health checks and gauges look at.
 pub(super) struct Running {
     pub(super) ways: Arc<Ways>,
+    pub(super) history: Option<Arc<Writer>>,
     /// Webhooks that may have metrics of their own.
     pub(super) labelled_webhooks: usize,
     pub(super) sources: Sources,
@@ -59,6 +62,25 @@ impl Sources {
             *missing = (Some(Instant::now()), absent.cloned().collect());
         }
         missing.1.clone()
+    }
+}
+
+impl Running {
+    /// How a webhook stands in this instance: `passing tripped probing paused disabled`.
+    pub(super) fn state(&self, webhook: &Subscription) -> &'static str {
+        let shared = self.ways.state_of(webhook);
+        // The owner of its lane knows more than all others: that a probe is under way, and what has changed a moment ago.
+        match &self.standings {
+            Some(standings) if webhook.enabled && !webhook.paused => {
+                let own = standings.get(&webhook.id);
+                if own == State::Passing {
+                    shared
+                } else {
+                    own.as_str()
+                }
+            }
+            _ => shared,
+        }
     }
 }
 
@@ -113,23 +135,23 @@ impl Inside for Running {
                 format!("missing: {}", missing.join(", ")),
             ));
         }
+        if let Some(history) = &self.history {
+            // Told, and no condition: deliveries do not wait for it.
+            checks.push(check("history", true, history.says()));
+        }
         checks
     }
 
     fn refresh(&self) {
         let missing = i64::try_from(self.sources.missing().len()).unwrap_or(i64::MAX);
         self.ways.metrics.source_topics_missing.set(missing);
+        if let Some(history) = &self.history {
+            history.refresh();
+        }
         let states = &self.ways.metrics.webhook_state;
         states.reset();
         for webhook in self.ways.catalog.now().all().take(self.labelled_webhooks) {
-            let state = match (webhook.enabled, webhook.paused) {
-                (false, _) => "disabled",
-                (true, true) => "paused",
-                (true, false) => self
-                    .standings
-                    .as_ref()
-                    .map_or("passing", |standings| standings.get(&webhook.id).as_str()),
-            };
+            let state = self.state(webhook);
             states
                 .with_label_values(&[webhook.id.as_str(), state])
                 .set(1);

@@ -5,9 +5,13 @@
 //!
 //! - `stages`: the loops and their readers
 //! - `prepare`: what a configuration means on a cluster: connection, topics, key
+//! - `history`: what happened, written beside the loops
+//! - `api`: what stands behind the API
 //! - `health`: what is shown of a running instance
 
+mod api;
 mod health;
+mod history;
 mod prepare;
 mod stages;
 
@@ -27,13 +31,19 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::State;
 use crate::outbound::{self, Outbound};
+use crate::pipeline::alerts::Alerts;
+use crate::pipeline::changes::{Changes, Written};
+use crate::pipeline::conditions::Conditions;
 use crate::pipeline::hold::Cursors;
 use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
 use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
+use crate::web::api::Served;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
+use history::History;
+pub use history::open_store;
 pub use prepare::{connection, planned, reached, sealing_key};
 pub use stages::Stages;
 use stages::Starter;
@@ -63,6 +73,13 @@ pub enum Error {
         fault: std::io::Error,
     },
     #[error(
+        "web.listen: cannot listen on {address}: {fault}; free the port, name another, or write \"\" to serve no API"
+    )]
+    ListenForApi {
+        address: SocketAddr,
+        fault: std::io::Error,
+    },
+    #[error(
         "the broker at {0} does not answer; check kafka.bootstrap_servers, the network and, where the cluster wants them, security.protocol and its keys in kafka.properties ({1})"
     )]
     Unreachable(String, String),
@@ -70,6 +87,8 @@ pub enum Error {
     CatalogNotLoaded,
     #[error("could not start a thread: {0}")]
     Thread(#[from] std::io::Error),
+    #[error(transparent)]
+    History(#[from] crate::history::Fault),
     #[error("the producer met a fatal error and the process must begin anew")]
     ProducerFailed,
     #[error("a reader ended by itself")]
@@ -81,9 +100,12 @@ pub struct App {
     inside: Arc<Running>,
     outbound: Option<Arc<Outbound>>,
     readers: Vec<Reader>,
+    history: Option<History>,
     /// Ended when dropped.
     _followers: Vec<Follower>,
     telemetry: SocketAddr,
+    /// Ends when dropped; `None` where it is not served.
+    api: Option<Served>,
 }
 
 impl App {
@@ -111,13 +133,18 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let cursors = Arc::new(Cursors::default());
         let key = sealing_key(config)?;
+        let hold_after = Duration::from_secs(config.retry.hold_after_seconds);
+        let conditions = Arc::new(Conditions::new(hold_after, key.clone()));
+        let written = Arc::new(Written::default());
         let followers = vec![
             followers::catalog(
                 &connection,
                 &topics.subscriptions,
-                key,
+                key.clone(),
                 Arc::clone(&catalog),
+                Arc::clone(&conditions),
                 Arc::clone(&metrics),
+                Arc::clone(&written),
             )?,
             followers::cursors(&connection, &topics.replays, Arc::clone(&cursors))?,
         ];
@@ -125,6 +152,8 @@ impl App {
             producer: Producer::start(&connection.producer(), Arc::clone(&metrics))?,
             topics,
             catalog: Arc::clone(&catalog),
+            conditions,
+            alerts: Alerts::default(),
             metrics: Arc::clone(&metrics),
             group: config.kafka.group_id.clone(),
             record_attempts: config.history.attempts,
@@ -155,8 +184,10 @@ impl App {
             starter.route()?;
         }
         let readers = starter.readers;
+        let history = History::start(config, &connection, &ways)?;
         let inside = Arc::new(Running {
             ways,
+            history: history.as_ref().map(|history| Arc::clone(&history.writer)),
             labelled_webhooks: config.web.metrics_webhooks,
             sources: Sources::new(config, &connection),
             statuses: readers
@@ -175,13 +206,21 @@ impl App {
                 address: listen,
                 fault,
             })?;
+        let changes = Changes {
+            ways: Arc::clone(&inside.ways),
+            written,
+            key,
+        };
+        let api = api::serve(config, &connection, &inside, changes).await?;
         info!(%telemetry, webhooks = catalog.now().len(), "started");
         Ok(Self {
             inside,
             outbound,
             readers,
+            history,
             _followers: followers,
             telemetry,
+            api,
         })
     }
 
@@ -190,9 +229,19 @@ impl App {
         self.telemetry
     }
 
+    /// Where the API is served, if it is.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(|served| served.address)
+    }
+
     /// All metrics of this instance.
     pub fn metrics(&self) -> &Metrics {
         &self.inside.ways.metrics
+    }
+
+    /// What can be asked about the past, where there is a store.
+    pub fn history(&self) -> Option<&Arc<crate::history::Store>> {
+        self.history.as_ref().map(|history| history.writer.store())
     }
 
     /// The version of a webhook in this instance's catalog.
@@ -246,8 +295,12 @@ impl App {
     pub fn stop(mut self) -> Result<(), Error> {
         let deadline = Instant::now() + STOP_LIMIT;
         self.inside.draining.store(true, Ordering::Release);
+        drop(self.api.take());
         for reader in &self.readers {
             reader.stop();
+        }
+        if let Some(history) = self.history.take() {
+            history.stop(deadline);
         }
         let mut result = Ok(());
         for reader in self.readers.drain(..) {

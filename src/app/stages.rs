@@ -8,20 +8,21 @@ use crate::config::{self, Config};
 use crate::kafka::consumer::{Reader, ReaderSettings, Stage};
 use crate::kafka::settings::Connection;
 use crate::kafka::start::Start;
-use crate::outbound::breaker::Patience;
+use crate::outbound::breaker::{LAST_PROBE, Patience};
 use crate::outbound::budget::Budget;
+use crate::outbound::notice::{Recall, Report};
 use crate::outbound::shard::Conclude;
 use crate::outbound::{self, Outbound};
 use crate::pipeline::Ways;
 use crate::pipeline::deliver::Deliver;
-use crate::pipeline::hold::{Cursors, Holding};
+use crate::pipeline::hold::{Cursors, Holding, Paces};
 use crate::pipeline::release::Releasing;
 use crate::pipeline::replaying::Replaying;
 use crate::pipeline::replaying::fleet::Fleet;
 use crate::pipeline::route::Route;
 
 /// How long a group waits for a dead member. Short, because nothing of its partitions moves meanwhile.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The loops of the program; an instance runs any set of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +91,10 @@ impl Starter<'_> {
             let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");
             client.set("topic.blacklist", format!("^{prefix}.*"));
         }
+        let instance = &self.config.kafka.instance_id;
         let settings = ReaderSettings {
             stage: name,
+            instance_id: (!instance.is_empty()).then(|| format!("{instance}.{name}")),
             client,
             topics,
             start,
@@ -138,6 +141,14 @@ impl Starter<'_> {
     pub(super) fn deliver(&mut self, cursors: Arc<Cursors>) -> Result<Arc<Outbound>, Error> {
         let outbound = &self.config.outbound;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (ways, first_probe) = (
+            Arc::clone(self.ways),
+            Duration::from_secs(outbound.breaker_probe_seconds),
+        );
+        let report: Report =
+            Arc::new(move |webhook, notice, signs| ways.noticed(webhook, notice, signs));
+        let ways = Arc::clone(self.ways);
+        let recall: Recall = Arc::new(move |webhook| ways.recalled(webhook));
         let settings = outbound::Settings {
             shards: if outbound.shards == 0 {
                 cores.saturating_sub(1).max(1)
@@ -147,8 +158,11 @@ impl Starter<'_> {
             max_in_flight: u32::try_from(outbound.max_in_flight).unwrap_or(u32::MAX),
             patience: Patience {
                 failures: outbound.breaker_failures,
-                first_probe: Duration::from_secs(outbound.breaker_probe_seconds),
+                first_probe,
             },
+            disable_after: Duration::from_secs(outbound.disable_after_seconds),
+            report,
+            recall,
             connect_timeout: Duration::from_secs(outbound.connect_timeout_seconds),
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),
@@ -165,12 +179,15 @@ impl Starter<'_> {
         };
         let dispatch = vec![self.ways.topics.dispatch.to_string()];
         self.read("deliver", dispatch, Start::Earliest, false, Box::new(stage))?;
-        let pace = self.config.retry.held_drain_per_second;
+        let paces = Paces {
+            per_second: self.config.retry.held_drain_per_second,
+            probe_every: first_probe.saturating_mul(LAST_PROBE),
+        };
         let holding = Holding::start(
             Arc::clone(self.ways),
             cursors,
             self.connection.clone(),
-            pace,
+            paces,
         )?;
         let held = vec![self.ways.topics.held.to_string()];
         self.read("held", held, Start::Earliest, false, Box::new(holding))?;

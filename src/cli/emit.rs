@@ -220,10 +220,8 @@ fn open(config: &Config, topic: &str, bytes: usize) -> anyhow::Result<Producer> 
 /// The first configured topic whose last word is the type's first.
 fn source_topic(event_type: &str, configured: &[String]) -> anyhow::Result<String> {
     let family = samples::family(event_type);
-    let names = || configured.iter().filter(|name| !name.starts_with('^'));
-    let last_word = |name: &str| name.rsplit(['.', '-', '_']).next() == Some(family);
-    if let Some(name) = names().find(|name| last_word(name)) {
-        return Ok(name.clone());
+    if let Some(name) = samples::source_topic(event_type, configured) {
+        return Ok(name.to_owned());
     }
     bail!(
         "no topic of intake.topics ends in `{family}` ({}); name one with --topic",

@@ -3,9 +3,11 @@
 
 mod check;
 mod dead_letters;
+mod deliveries;
 mod demo;
 mod emit;
 mod explain;
+mod history;
 mod input;
 mod listen;
 mod output;
@@ -13,6 +15,7 @@ mod replays;
 mod run;
 mod sign;
 mod subscriptions;
+mod token;
 mod topics;
 
 use std::path::PathBuf;
@@ -58,10 +61,17 @@ enum Command {
     Emit(emit::Emit),
     /// Which webhooks match an event and why not (--event); what became of a delivery (DELIVERY_ID)
     Explain(explain::Explain),
+    /// Tokens of the API
+    #[command(subcommand)]
+    Token(token::Token),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
     /// Shows replays, and pauses, resumes or cancels those that the routers work on
     Replays(replays::Replays),
+    /// What became of deliveries: listed, shown with every attempt
+    Deliveries(deliveries::Deliveries),
+    /// The database of what happened
+    History(history::History),
 }
 
 /// What a command gives back: an error is one message for people.
@@ -95,8 +105,11 @@ pub fn main() -> ExitCode {
         Command::Listen(listen) => listen.run(),
         Command::Emit(emit) => emit.run(&context),
         Command::Explain(explain) => explain.run(&context),
+        Command::Token(token) => token.run(),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
         Command::Replays(replays) => replays.run(&context),
+        Command::Deliveries(deliveries) => deliveries.run(&context),
+        Command::History(history) => history.run(&context),
     };
     match answer {
         Ok(()) => ExitCode::SUCCESS,

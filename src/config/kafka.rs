@@ -15,6 +15,8 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     /// The names of the consumer groups begin with it.
     pub group_id: String,
+    /// A name that this instance keeps across restarts (KIP-345); empty: none. Two that run at a time must not share one.
+    pub instance_id: String,
     /// The names of our topics begin with it.
     pub topic_prefix: String,
     /// Of topics that are created; 1 when the cluster has one broker.
@@ -42,6 +44,7 @@ impl Default for Kafka {
         Self {
             bootstrap_servers: "localhost:9092".to_owned(),
             group_id: "postrider".to_owned(),
+            instance_id: String::new(),
             topic_prefix: "postrider.".to_owned(),
             replication_factor: 3,
             create_topics: true,
@@ -68,6 +71,13 @@ impl Kafka {
                 check_servers,
             ),
             group_id: section.checked("group_id", &default.group_id, check_name),
+            instance_id: section.checked("instance_id", &default.instance_id, |name| {
+                if name.is_empty() {
+                    Ok(())
+                } else {
+                    check_name(name)
+                }
+            }),
             topic_prefix: section.checked("topic_prefix", &default.topic_prefix, check_name),
             replication_factor: section.whole(
                 "replication_factor",

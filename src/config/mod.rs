@@ -5,11 +5,13 @@
 //! found at once and names its key, its source and its cure; a key that is not known is a fault.
 
 mod checks;
+mod history;
 mod kafka;
 mod properties;
 mod read;
 mod secret;
 mod sections;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -20,10 +22,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use history::History;
 pub use kafka::Kafka;
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
-pub use sections::{History, Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start, Web};
+pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Secrets, Start};
+pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.
 pub type Environment = BTreeMap<String, String>;

@@ -11,7 +11,7 @@ use super::read::Section;
 use super::secret::Secret;
 
 /// Properties that are not for the operator, each with the reason.
-const OWNED: [(&str, &str); 14] = [
+const OWNED: [(&str, &str); 15] = [
     (
         "enable.auto.commit",
         "offsets are committed by the ledger, only when everything they caused is durable",
@@ -23,6 +23,10 @@ const OWNED: [(&str, &str); 14] = [
     (
         "group.id",
         "each stage has its own group; set kafka.group_id, from which their names are made",
+    ),
+    (
+        "group.instance.id",
+        "each stage has its own; set kafka.instance_id, from which they are made",
     ),
     (
         "enable.idempotence",

@@ -1,8 +1,6 @@
 //! The sections of the configuration, one a stage (that of Kafka is next door): their keys, units, defaults and limits. `config/postrider.toml` shows
 //! the same, and a test holds the two together.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
@@ -110,6 +108,8 @@ pub struct Outbound {
     pub breaker_failures: u32,
     /// Seconds from tripping to the first probe; the pause doubles up to ten times that.
     pub breaker_probe_seconds: u64,
+    /// A webhook whose endpoint fails for so long without one success is disabled; 0: never.
+    pub disable_after_seconds: u64,
     /// Bytes of waiting bodies in one instance.
     pub memory_bytes: usize,
 }
@@ -124,6 +124,7 @@ impl Default for Outbound {
             shards: 0,
             breaker_failures: 10,
             breaker_probe_seconds: 30,
+            disable_after_seconds: 432_000,
             memory_bytes: 16_777_216,
         }
     }
@@ -166,6 +167,12 @@ impl Outbound {
                 1..=3_600,
                 "seconds",
             ),
+            disable_after_seconds: section.whole(
+                "disable_after_seconds",
+                default.disable_after_seconds,
+                0..=31_536_000,
+                "seconds",
+            ),
             // The smallest still holds one record of Kafka's default limit.
             memory_bytes: section.whole(
                 "memory_bytes",
@@ -186,6 +193,8 @@ pub struct Retry {
     pub dead_letter_retention_days: u32,
     /// Held deliveries of one webhook that go out again in a second.
     pub held_drain_per_second: u32,
+    /// Deliveries of an endpoint that has been down for so long are held rather than kept on the ladder.
+    pub hold_after_seconds: u64,
 }
 
 impl Default for Retry {
@@ -193,6 +202,7 @@ impl Default for Retry {
         Self {
             dead_letter_retention_days: 30,
             held_drain_per_second: 1_000,
+            hold_after_seconds: 300,
         }
     }
 }
@@ -214,78 +224,15 @@ impl Retry {
                 1..=1_000_000,
                 "deliveries",
             ),
+            hold_after_seconds: section.whole(
+                "hold_after_seconds",
+                default.hold_after_seconds,
+                1..=2_592_000,
+                "seconds",
+            ),
         };
         section.finish();
         retry
-    }
-}
-
-/// What is remembered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct History {
-    /// Whether every attempt is written to the attempts topic.
-    pub attempts: bool,
-    /// Only `none`, until there are stores.
-    pub store: String,
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self {
-            attempts: true,
-            store: "none".to_owned(),
-        }
-    }
-}
-
-impl History {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let mut section = reader.section("history");
-        let history = Self {
-            attempts: section.boolean("attempts", default.attempts),
-            store: section.checked("store", &default.store, |store| match store {
-                "none" => Ok(()),
-                _ => Err("stores are not built yet; write \"none\"".to_owned()),
-            }),
-        };
-        section.finish();
-        history
-    }
-}
-
-/// What is served.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Web {
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
-    pub telemetry_listen: SocketAddr,
-    /// Webhooks with metrics of their own, the busiest.
-    pub metrics_webhooks: usize,
-}
-
-impl Default for Web {
-    fn default() -> Self {
-        Self {
-            telemetry_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
-            metrics_webhooks: 1_000,
-        }
-    }
-}
-
-impl Web {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let mut section = reader.section("web");
-        let web = Self {
-            telemetry_listen: section.parsed("telemetry_listen", default.telemetry_listen, |text| {
-                text.parse().map_err(|_| {
-                    format!("must be an IP address and a port, such as 127.0.0.1:8081 or [::]:8081; it is {text:?}")
-                })
-            }),
-            metrics_webhooks: section.whole("metrics_webhooks", default.metrics_webhooks, 0..=100_000, "webhooks"),
-        };
-        section.finish();
-        web
     }
 }
 

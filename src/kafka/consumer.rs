@@ -62,6 +62,9 @@ pub struct ReaderSettings {
     pub start: Start,
     /// Read each partition by itself and only when the stage wants it (the delay topics).
     pub split: bool,
+    /// The name that this member keeps across restarts (`group.instance.id`, KIP-345): who comes back with it has its
+    /// partitions at once, and who still holds it is fenced.
+    pub instance_id: Option<String>,
     /// Commit and continue where the group was. Without it every assignment begins at [`ReaderSettings::start`].
     pub keeps_place: bool,
     /// The group's session timeout: how long a process may sleep and still be the owner.

@@ -76,6 +76,9 @@ impl Life {
         if self.books.outstanding() > 0 && turns.now() < hand_back.until {
             return Ok(());
         }
+        fail::fail_point!(&format!("{}-in-revoke", turns.settings.stage), |_| {
+            crate::failpoint::die()
+        });
         self.take_settlements();
         if let Err(failure) = self.commit_now(turns) {
             warn!(stage = turns.settings.stage, %failure, "the commit before a hand-over failed; the next owner repeats some records");

@@ -16,6 +16,7 @@ pub mod settings;
 pub mod start;
 mod status;
 pub mod table;
+pub mod tail;
 pub mod topics;
 mod turns;
 pub mod unread;
@@ -34,6 +35,11 @@ pub enum Error {
     /// The client refused an operation for good.
     #[error("Kafka: {0}")]
     Client(#[from] KafkaError),
+    /// Another member joined the group under this one's name; it has the partitions now.
+    #[error(
+        "another instance has joined the group of {0} with the same kafka.instance_id and taken its partitions, so this one ends; give each instance an id of its own"
+    )]
+    Fenced(&'static str),
     /// There can be no client with these settings.
     #[error(
         "the Kafka client refuses its settings: {0}; mend kafka.properties, kafka.consumer or kafka.producer (librdkafka's names)"

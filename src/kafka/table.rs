@@ -24,6 +24,8 @@ use crate::record::{Record, SourceOffset};
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// After a record: whoever wrote it may be waiting to see it.
+const CHECK_SOON: Duration = Duration::from_millis(20);
 
 /// What a follower tells.
 #[derive(Debug)]
@@ -73,13 +75,14 @@ pub fn follow(
             let mut check_at = Instant::now();
             let mut target: Option<(Instant, Vec<i64>)> = None;
             while !stop.load(Ordering::Acquire) {
-                match consumer.poll(Duration::from_millis(50)) {
+                match consumer.poll(Duration::from_millis(20)) {
                     Some(Ok(message)) => {
                         let place = usize::try_from(message.partition()).ok();
                         if let Some(slot) = place.and_then(|place| next.get_mut(place)) {
                             *slot = message.offset() + 1;
                         }
                         each(Change::Put(record_of(&topic, &message)));
+                        check_at = check_at.min(Instant::now() + CHECK_SOON);
                     }
                     Some(Err(failure)) => {
                         warn!(%topic, %failure, "following a table met an error and goes on")
@@ -150,7 +153,7 @@ fn position_reaches(consumer: &BaseConsumer, topic: &str, ends: &[i64]) -> bool 
     })
 }
 
-fn record_of(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record_of(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     Record {
         topic: Arc::clone(topic),
         partition: message.partition(),

@@ -34,6 +34,8 @@ use crate::record::{Header, NextOffset, Record, SourceOffset};
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// A frontier that stands still for so long while work is open is an error.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// For the LeaveGroup of a static member, whose sending librdkafka does not tell.
+const LEAVE_WAIT: Duration = Duration::from_millis(200);
 const RECORDS_A_TURN: usize = 512;
 
 /// What outlives a membership: the stage, its settings, and who watches.
@@ -62,8 +64,11 @@ impl Turns {
             let (back, settlements) = mpsc::channel();
             let heartbeat = Arc::new(Heartbeat::new(self.settings.session_timeout));
             let membership = Membership::new(self.settings.stage, Arc::clone(&self.metrics));
-            let consumer: BaseConsumer<Membership> =
-                self.settings.client.create_with_context(membership)?;
+            let mut client = self.settings.client.clone();
+            if let Some(instance_id) = &self.settings.instance_id {
+                client.set("group.instance.id", instance_id);
+            }
+            let consumer: BaseConsumer<Membership> = client.create_with_context(membership)?;
             let topics: Vec<&str> = self.settings.topics.iter().map(String::as_str).collect();
             consumer.subscribe(&topics)?;
             let mut life = Life {
@@ -166,8 +171,22 @@ impl Life {
         self.books.revoke_all();
         self.strands.clear();
         self.consumer.context().close();
+        if turns.settings.instance_id.is_some() && matches!(end, End::Stopped) {
+            self.leave_as_static_member();
+        }
         turns.status.set(BookSummary::default());
         // Dropping the consumer closes it; the group hears of it.
+    }
+
+    /// A static member's close leaves its partitions unread until the session timeout (KIP-345; librdkafka's
+    /// `rd_kafka_cgrp_leave_maybe`). Who is told to stop may not come back, so it unsubscribes first, which does send
+    /// the LeaveGroup, once the unassign has been served.
+    fn leave_as_static_member(&mut self) {
+        self.consumer.unsubscribe();
+        let until = Instant::now() + LEAVE_WAIT;
+        while Instant::now() < until {
+            let _ = self.consumer.poll(Duration::from_millis(10));
+        }
     }
 
     pub(super) fn take_settlements(&mut self) {
@@ -322,6 +341,9 @@ pub(super) fn list_of(offsets: &[(Place, NextOffset)]) -> Result<TopicPartitionL
 /// Tells of a consumer's error. Nearly all pass by themselves; a fatal one ends the process, which begins again.
 fn tell(stage: &'static str, failure: KafkaError) -> Result<(), Error> {
     match failure {
+        KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
+            Err(Error::Fenced(stage))
+        }
         KafkaError::MessageConsumptionFatal(_) => Err(Error::Client(failure)),
         KafkaError::MessageConsumption(
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,

@@ -10,9 +10,12 @@
 //!
 //! - [`catalog`]: the live set of webhooks and its index
 //!
+//! - [`explain`](mod@explain): why a webhook wants an event or does not, in words
+//!
 //! All but the catalog is pure: no clock, no network, no Kafka.
 
 pub mod catalog;
+pub mod explain;
 pub mod filter;
 pub mod glob;
 pub mod index;

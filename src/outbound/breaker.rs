@@ -14,7 +14,7 @@ use crate::subscription::WebhookId;
 const FAILURE_SHARE: f64 = 0.7;
 const WINDOW: Duration = Duration::from_secs(60);
 /// The pause between probes doubles up to so many times the first.
-const LAST_PROBE: u32 = 10;
+pub const LAST_PROBE: u32 = 10;
 /// The longest that a delivery waits at a time for an endpoint that is down.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -127,6 +127,30 @@ impl Breaker {
         }
     }
 
+    /// Tripped since a while before now, as somebody else found it: its first request is a probe.
+    pub fn tripped(patience: Patience, tripped_for: Duration, now: Duration) -> Self {
+        Self {
+            state: State::Tripped,
+            tripped_at: now.saturating_sub(tripped_for),
+            probe_pause: tripped_for.clamp(
+                patience.first_probe,
+                patience.first_probe.saturating_mul(LAST_PROBE),
+            ),
+            ..Self::new(patience, now)
+        }
+    }
+
+    /// Trips it whatever it has counted.
+    pub fn trip(&mut self, now: Duration) {
+        if self.state == State::Passing {
+            self.tripped_at = now;
+            self.probe_pause = self.patience.first_probe;
+        }
+        self.state = State::Tripped;
+        self.probe_at = now + self.probe_pause;
+        self.probe_awaited = false;
+    }
+
     /// What it lets pass now.
     pub fn state(&self) -> State {
         self.state
@@ -160,6 +184,25 @@ impl Breaker {
                 let down_for = now.saturating_sub(self.tripped_at);
                 Some(down_for.max(self.patience.first_probe).min(LONGEST_WAIT))
             }
+        }
+    }
+
+    /// Makes the next probe due.
+    pub fn hasten_probe(&mut self, now: Duration) {
+        if self.state == State::Tripped {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
+    /// How long a delivery that is to be the probe has to wait: until the next one is due.
+    pub fn wait_of_probe(&self, now: Duration) -> Option<Duration> {
+        match self.state {
+            State::Passing => None,
+            State::Tripped => self
+                .probe_at
+                .checked_sub(now)
+                .filter(|wait| !wait.is_zero()),
+            State::Probing => Some(self.probe_pause),
         }
     }
 
@@ -209,11 +252,7 @@ impl Breaker {
         let share = f64::from(failed) / f64::from(all.max(1));
         let mostly = all >= self.patience.failures && share >= FAILURE_SHARE;
         if mostly || self.failures_in_a_row >= self.patience.failures {
-            self.state = State::Tripped;
-            self.tripped_at = now;
-            self.probe_pause = self.patience.first_probe;
-            self.probe_at = now + self.patience.first_probe;
-            self.probe_awaited = false;
+            self.trip(now);
         }
     }
 }
@@ -313,6 +352,47 @@ mod tests {
         assert_eq!(breaker.wait(80 * S), Some(10 * S));
         assert_eq!(breaker.wait(80 * S), Some(80 * S));
         assert_eq!(breaker.wait(89 * S), Some(89 * S));
+    }
+
+    #[test]
+    fn one_that_was_found_tripped_begins_with_a_probe_and_not_with_ten_failures() {
+        let mut breaker = Breaker::tripped(Patience::default(), 600 * S, S);
+        assert_eq!(breaker.wait(S), None, "the probe is due");
+        assert_eq!(breaker.pass(S), Pass::Go);
+        assert_eq!(breaker.pass(S), Pass::Wait);
+        breaker.ended(Some(false), S);
+        assert_eq!(breaker.pass(2 * S), Pass::NotBefore(301 * S));
+    }
+
+    #[test]
+    fn a_probe_can_be_hastened_and_passing_is_not_undone_by_it() {
+        let mut breaker = tripped();
+        breaker.hasten_probe(S);
+        assert_eq!(breaker.pass(S), Pass::Go);
+        breaker.hasten_probe(S);
+        assert_eq!(breaker.pass(S), Pass::Wait);
+        breaker.ended(Some(true), 2 * S);
+        breaker.hasten_probe(2 * S);
+        assert_eq!(breaker.state(), State::Passing);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_trips_it_at_once() {
+        let mut breaker = Breaker::new(Patience::default(), Duration::ZERO);
+        breaker.trip(S);
+        assert_eq!(breaker.pass(S), Pass::NotBefore(31 * S));
+    }
+
+    #[test]
+    fn what_is_to_be_the_probe_waits_for_it_and_no_longer_however_long_the_endpoint_is_down() {
+        let mut breaker = Breaker::tripped(Patience::default(), 3000 * S, S);
+        assert_eq!(breaker.wait_of_probe(S), None);
+        breaker.pass(S);
+        assert_eq!(breaker.wait_of_probe(S), Some(300 * S));
+        breaker.ended(Some(false), 2 * S);
+        breaker.wait(3 * S);
+        assert_eq!(breaker.wait_of_probe(3 * S), Some(299 * S));
+        assert_eq!(breaker.wait_of_probe(302 * S), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::breaker::{Breaker, Pass, Patience, State};
 use super::limiter::Limiter;
+use super::window::Window;
 use crate::delivery::Waiting;
 
 /// How much work a lane keeps: what it can send within this.
@@ -23,9 +24,6 @@ const FAST_PER_SECOND: f64 = 500.0;
 /// A lane from which nothing comes back for so long is taken for slower than its requests were. Less is a hiccup, of this
 /// machine more often than of the endpoint, and giving back a whole queue for it costs more than it can gain.
 const SILENCE: Duration = HORIZON;
-/// Requests in flight that a lane begins with. One that answers gets up to its `max_concurrency` within a few requests; many that do not
-/// answer cannot use up the requests of the whole instance.
-const FIRST_WINDOW: u32 = 4;
 /// What is assumed of an endpoint before it has answered once. It is optimistic, because a lane that gives back too much
 /// costs topic writes, while one that keeps too much is corrected within [`HORIZON`].
 const FIRST_LATENCY: Duration = Duration::from_micros(100);
@@ -49,6 +47,32 @@ pub enum Turn<T> {
     Nothing,
 }
 
+/// How an item comes to its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    Fresh,
+    /// At the time that was reserved for it.
+    Reserved,
+    /// To be the probe of an endpoint that is down.
+    Probe,
+}
+
+/// What the end of a request tells a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub took: Duration,
+    /// What the breaker learns of the endpoint, if anything.
+    pub worked: Option<bool>,
+    /// Whether the delivery was taken; `None` where that says nothing of the endpoint.
+    pub delivered: Option<bool>,
+    /// A sign that it has more than it bears: a timeout, a 429, a 503.
+    pub congested: bool,
+    /// The receiver asked for a pause; `Some(None)` when it named none.
+    pub gate: Option<Option<Duration>>,
+    /// It said that it is there no more.
+    pub gone: bool,
+}
+
 struct Queued<T> {
     item: T,
     since: Duration,
@@ -58,9 +82,8 @@ struct Queued<T> {
 pub struct Lane<T> {
     queue: VecDeque<Queued<T>>,
     in_flight: u32,
-    max_concurrency: u32,
-    /// Requests that may be in flight now: one more for every answer, half for every failure and every pause that is asked for.
-    window: u32,
+    /// Requests that may be in flight now, at most the webhook's `max_concurrency`.
+    window: Window,
     limiter: Option<Limiter>,
     /// One interval of the limiter: the pace that it allows in the long run.
     limit_interval: Option<Duration>,
@@ -80,8 +103,7 @@ impl<T> Lane<T> {
         Self {
             queue: VecDeque::new(),
             in_flight: 0,
-            max_concurrency: max_concurrency.max(1),
-            window: max_concurrency.clamp(1, FIRST_WINDOW),
+            window: Window::new(max_concurrency),
             limiter: None,
             limit_interval: None,
             gate_closed_until: None,
@@ -94,17 +116,30 @@ impl<T> Lane<T> {
 
     /// Takes over changed settings; what waits and what is under way stays. A limiter comes new and therefore empty.
     pub fn configure(&mut self, max_concurrency: u32, limiter: Option<(Limiter, Duration)>) {
-        self.max_concurrency = max_concurrency.max(1);
-        self.window = self.window.min(self.max_concurrency);
+        self.window.limit(max_concurrency);
         let (limiter, interval) = limiter.unzip();
         self.limiter = limiter;
         self.limit_interval = interval;
     }
 
+    /// Begins anew with what is remembered of the endpoint: for how long it has been tripped, if it is.
+    pub fn recall(&mut self, tripped_for: Option<Duration>, patience: Patience, now: Duration) {
+        self.breaker = match tripped_for {
+            Some(tripped_for) => Breaker::tripped(patience, tripped_for, now),
+            None => Breaker::new(patience, now),
+        };
+    }
+
+    /// Makes the next probe due, if the endpoint is down.
+    pub fn hasten_probe(&mut self, now: Duration) {
+        self.breaker.hasten_probe(now);
+    }
+
     /// How many items the lane keeps: all where it is fast, else what can be sent within two seconds, judging by the limit and by how
     /// long the endpoint takes.
     pub fn capacity(&self, now: Duration) -> usize {
-        let pace = f64::from(self.window) / self.latency_now(now).as_secs_f64();
+        let window = self.window.size();
+        let pace = f64::from(window) / self.latency_now(now).as_secs_f64();
         let limit = self
             .limit_interval
             .map_or(f64::INFINITY, |interval| 1.0 / interval.as_secs_f64());
@@ -112,7 +147,7 @@ impl<T> Lane<T> {
             return usize::MAX;
         }
         let horizon = HORIZON.as_secs_f64();
-        let floor = f64::from(self.window).min(horizon * limit).max(1.0);
+        let floor = f64::from(window).min(horizon * limit).max(1.0);
         // Float to integer saturates, which is what is wanted here.
         (horizon * pace.min(limit)).max(floor).ceil() as usize
     }
@@ -134,16 +169,21 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Offers an item. `fresh` is false for one that comes back at the time that was reserved for it.
-    pub fn offer(&mut self, item: T, fresh: bool, now: Duration) -> Admission<T> {
+    /// Offers an item.
+    pub fn offer(&mut self, item: T, arrival: Arrival, now: Duration) -> Admission<T> {
         if let Some(until) = self.gate_closed_until
             && until > now + HORIZON
         {
             return Admission::Later(item, until - now, Waiting::Gated);
         }
-        if let Some(pause) = self.breaker.wait(now) {
+        let pause = match arrival {
+            Arrival::Probe => self.breaker.wait_of_probe(now),
+            Arrival::Fresh | Arrival::Reserved => self.breaker.wait(now),
+        };
+        if let Some(pause) = pause {
             return Admission::Later(item, pause, Waiting::Tripped);
         }
+        let fresh = arrival != Arrival::Reserved;
         let reserved = self
             .limiter
             .as_ref()
@@ -162,8 +202,8 @@ impl<T> Lane<T> {
         if let Some(limiter) = &mut self.limiter {
             return limiter.reserve(now, waiting);
         }
-        let interval =
-            (self.latency / self.window).clamp(Duration::from_micros(10), Duration::from_secs(1));
+        let interval = (self.latency / self.window.size())
+            .clamp(Duration::from_micros(10), Duration::from_secs(1));
         // How long a silence lasts says when to try again, not how far apart: spread over it, a stall of a second would cost minutes.
         let pause = HORIZON.max(self.silence(now) * 2);
         let slot = self.reserved_until.max(now + pause) + interval;
@@ -173,7 +213,7 @@ impl<T> Lane<T> {
 
     /// What to do next. Call it again after each [`Turn::Send`].
     pub fn turn(&mut self, now: Duration) -> Turn<T> {
-        if self.queue.is_empty() || self.in_flight >= self.window {
+        if self.queue.is_empty() || self.in_flight >= self.window.size() {
             return Turn::Nothing;
         }
         if let Some(until) = self.gate_closed_until {
@@ -204,22 +244,18 @@ impl<T> Lane<T> {
         }
     }
 
-    /// A request ended. `worked` is what the breaker learns of the endpoint, if anything; `gate` is set when the receiver asked for a
-    /// pause, `Some(None)` when it named none.
-    pub fn ended(
-        &mut self,
-        took: Duration,
-        worked: Option<bool>,
-        gate: Option<Option<Duration>>,
-        now: Duration,
-    ) {
-        self.breaker.ended(worked, now);
-        self.window = match worked {
-            Some(true) => (self.window + 1).min(self.max_concurrency),
-            Some(false) => (self.window / 2).max(1),
-            None if gate.is_some() => (self.window / 2).max(1),
-            None => self.window,
-        };
+    /// A request ended.
+    pub fn ended(&mut self, answer: Answer, now: Duration) {
+        let Answer { took, gate, .. } = answer;
+        self.breaker.ended(answer.worked, now);
+        if answer.gone {
+            self.breaker.trip(now);
+        }
+        if answer.congested {
+            self.window.congested(took, now);
+        } else if answer.worked == Some(true) {
+            self.window.answered();
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         self.quiet_since = now;
         self.latency = (self.latency * 7 + took) / 8;
@@ -333,7 +369,7 @@ mod tests {
     fn a_fast_endpoint_keeps_much_and_a_silent_one_little() {
         let mut lane: Lane<u32> = Lane::new(16, Patience::default(), Duration::ZERO);
         assert!(lane.capacity(Duration::ZERO) > 10_000);
-        lane.offer(1, true, Duration::ZERO);
+        lane.offer(1, Arrival::Fresh, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
         assert!(lane.capacity(5 * S) <= 16, "{}", lane.capacity(5 * S));
     }
@@ -342,7 +378,10 @@ mod tests {
     fn what_a_hanging_endpoint_cannot_take_is_given_back() {
         let mut lane: Lane<u32> = Lane::new(2, Patience::default(), Duration::ZERO);
         for item in 0..100 {
-            assert_eq!(lane.offer(item, true, Duration::ZERO), Admission::Queued);
+            assert_eq!(
+                lane.offer(item, Arrival::Fresh, Duration::ZERO),
+                Admission::Queued
+            );
         }
         lane.turn(Duration::ZERO);
         lane.turn(Duration::ZERO);
@@ -353,25 +392,40 @@ mod tests {
         assert_eq!(lane.sweep(20 * S).len(), 2, "patience is over for the rest");
     }
 
+    fn answer(worked: Option<bool>, gate: Option<Option<Duration>>) -> Answer {
+        Answer {
+            took: S / 100,
+            worked,
+            gate,
+            ..Answer::default()
+        }
+    }
+
     fn send_all(lane: &mut Lane<u32>) -> usize {
         std::iter::from_fn(|| matches!(lane.turn(Duration::ZERO), Turn::Send(_)).then_some(()))
             .count()
     }
 
     #[test]
-    fn the_window_grows_with_answers_to_the_cap_and_halves_with_failures() {
+    fn the_window_grows_with_answers_to_the_cap_and_halves_with_congestion_only() {
         let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
         for item in 0..100 {
-            lane.offer(item, true, Duration::ZERO);
+            lane.offer(item, Arrival::Fresh, Duration::ZERO);
         }
         let mut open = send_all(&mut lane);
         assert_eq!(open, 4);
         for _ in 0..20 {
-            lane.ended(S / 1000, Some(true), None, Duration::ZERO);
+            lane.ended(answer(Some(true), None), Duration::ZERO);
             open = open - 1 + send_all(&mut lane);
         }
         assert_eq!(open, 10);
-        lane.ended(S / 1000, Some(false), None, Duration::ZERO);
+        lane.ended(answer(Some(false), None), Duration::ZERO);
+        assert_eq!(send_all(&mut lane), 1, "a 500 is no sign of congestion");
+        let timeout = Answer {
+            congested: true,
+            ..answer(Some(false), None)
+        };
+        lane.ended(timeout, Duration::ZERO);
         assert_eq!(send_all(&mut lane), 0, "nine are under way, five may be");
     }
 
@@ -379,7 +433,7 @@ mod tests {
     fn a_silence_postpones_what_waits_and_does_not_spread_it() {
         let mut lane: Lane<u32> = Lane::new(64, Patience::default(), Duration::ZERO);
         for item in 0..10_000 {
-            lane.offer(item, true, Duration::ZERO);
+            lane.offer(item, Arrival::Fresh, Duration::ZERO);
         }
         send_all(&mut lane);
         assert!(lane.sweep(S).is_empty(), "a second may be ours");
@@ -395,7 +449,7 @@ mod tests {
         let mut pauses = Vec::new();
         for item in 0..100 {
             if let Admission::Later(_, pause, Waiting::Paced) =
-                lane.offer(item, true, Duration::ZERO)
+                lane.offer(item, Arrival::Fresh, Duration::ZERO)
             {
                 pauses.push(pause);
             }
@@ -410,11 +464,11 @@ mod tests {
     fn a_dead_endpoint_gives_everything_back_and_takes_one_probe() {
         let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
         for item in 0..20 {
-            lane.offer(item, true, Duration::ZERO);
+            lane.offer(item, Arrival::Fresh, Duration::ZERO);
         }
         for _ in 0..10 {
             assert!(matches!(lane.turn(Duration::ZERO), Turn::Send(_)));
-            lane.ended(S / 100, Some(false), None, Duration::ZERO);
+            lane.ended(answer(Some(false), None), Duration::ZERO);
         }
         assert_eq!(lane.state(), State::Tripped);
         assert_eq!(lane.turn(S), Turn::NotBefore(30 * S));
@@ -425,31 +479,58 @@ mod tests {
                 .all(|(_, pause, waiting)| *pause >= 29 * S && *waiting == Waiting::Tripped)
         );
         assert!(matches!(
-            lane.offer(99, true, 2 * S),
+            lane.offer(99, Arrival::Fresh, 2 * S),
             Admission::Later(99, _, Waiting::Tripped)
         ));
-        assert_eq!(lane.offer(0, true, 30 * S), Admission::Queued);
+        assert_eq!(lane.offer(0, Arrival::Fresh, 30 * S), Admission::Queued);
         assert_eq!(lane.turn(30 * S), Turn::Send(0));
         assert!(matches!(
-            lane.offer(1, true, 30 * S),
+            lane.offer(1, Arrival::Fresh, 30 * S),
             Admission::Later(1, _, Waiting::Tripped)
         ));
-        lane.ended(S / 100, Some(true), None, 31 * S);
+        lane.ended(answer(Some(true), None), 31 * S);
         assert_eq!(lane.state(), State::Passing);
+    }
+
+    #[test]
+    fn a_lane_that_is_taken_over_tripped_sends_one_probe_first() {
+        let mut lane: Lane<u32> = Lane::new(10, Patience::default(), Duration::ZERO);
+        lane.recall(Some(600 * S), Patience::default(), Duration::ZERO);
+        for item in 0..10 {
+            lane.offer(item, Arrival::Fresh, Duration::ZERO);
+        }
+        assert_eq!(send_all(&mut lane), 1);
+        assert_eq!(lane.state(), State::Probing);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_gets_nothing_more() {
+        let mut lane: Lane<u32> = Lane::new(1, Patience::default(), Duration::ZERO);
+        for item in 0..3 {
+            lane.offer(item, Arrival::Fresh, Duration::ZERO);
+        }
+        assert_eq!(send_all(&mut lane), 1);
+        let gone = Answer {
+            gone: true,
+            ..answer(Some(true), None)
+        };
+        lane.ended(gone, Duration::ZERO);
+        assert_eq!(send_all(&mut lane), 0);
+        assert_eq!(lane.sweep(Duration::ZERO).len(), 2);
     }
 
     #[test]
     fn a_429_closes_the_gate_until_the_time_that_it_names() {
         let mut lane: Lane<u32> = Lane::new(1, Patience::default(), Duration::ZERO);
-        lane.offer(1, true, Duration::ZERO);
+        lane.offer(1, Arrival::Fresh, Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::Send(1));
-        lane.offer(2, true, Duration::ZERO);
-        lane.ended(S / 100, None, Some(Some(S)), Duration::ZERO);
+        lane.offer(2, Arrival::Fresh, Duration::ZERO);
+        lane.ended(answer(None, Some(Some(S))), Duration::ZERO);
         assert_eq!(lane.turn(Duration::ZERO), Turn::NotBefore(S));
         assert_eq!(lane.turn(S), Turn::Send(2));
-        lane.ended(S / 100, None, Some(Some(60 * S)), S);
+        lane.ended(answer(None, Some(Some(60 * S))), S);
         assert_eq!(
-            lane.offer(3, true, S),
+            lane.offer(3, Arrival::Fresh, S),
             Admission::Later(3, 60 * S, Waiting::Gated)
         );
     }

@@ -4,7 +4,8 @@
 //! [`Finish`](shard::Finish). What follows from it (retry, dead letter) is decided above; nothing here writes to Kafka.
 //!
 //! - [`shard`]: the thread that owns lanes and connections
-//! - [`lane`]: queue, concurrency, [`limiter`], [`breaker`] and gate of one webhook; [`budget`]: the bytes of all
+//! - [`lane`]: queue, concurrency ([`window`]), [`limiter`], [`breaker`] and gate of one webhook; [`budget`]: the bytes of all
+//! - [`notice`]: what a lane learns of its endpoint that others must know
 //! - [`request`], [`signature`]: the headers of one attempt
 //! - [`http`], [`guard`]: the request and where it may go
 //! - [`verdict`]: what the answer means
@@ -15,10 +16,13 @@ pub mod guard;
 pub mod http;
 pub mod lane;
 pub mod limiter;
+pub mod notice;
 pub mod request;
 pub mod shard;
+mod shown;
 pub mod signature;
 pub mod verdict;
+pub mod window;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -33,6 +37,7 @@ use crate::metrics::Metrics;
 use breaker::Standings;
 use guard::Guard;
 use http::Client;
+use notice::{Recall, Report};
 use shard::{Conclude, Order, ShardSettings, Submission};
 
 /// Our own faults: the process does not start.
@@ -52,6 +57,10 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// Of the breakers.
     pub patience: breaker::Patience,
+    /// An endpoint without one success for so long is given up; zero: never.
+    pub disable_after: Duration,
+    pub report: Report,
+    pub recall: Recall,
     pub connect_timeout: Duration,
     /// Kept of a response.
     pub response_body_bytes: usize,
@@ -105,6 +114,9 @@ impl Outbound {
                 client,
                 max_in_flight: share,
                 patience: settings.patience,
+                disable_after: settings.disable_after,
+                report: Arc::clone(&settings.report),
+                recall: Arc::clone(&settings.recall),
                 labelled_webhooks: settings.labelled_webhooks.div_ceil(count),
                 standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),

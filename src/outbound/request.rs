@@ -83,6 +83,8 @@ pub struct Endpoint {
     pub(super) verify_ssl: bool,
     headers: HeaderMap,
     signing_keys: Vec<SigningKey>,
+    /// From this Unix second on only the newest key signs.
+    old_keys_until: u64,
 }
 
 impl fmt::Debug for Endpoint {
@@ -129,6 +131,7 @@ impl Endpoint {
             verify_ssl,
             headers,
             signing_keys,
+            old_keys_until: u64::MAX,
         })
     }
 
@@ -146,7 +149,7 @@ impl Endpoint {
             },
             subscription::Auth::Basic { username, password } => Auth::Basic { username, password },
         };
-        Self::new(EndpointSettings {
+        let mut endpoint = Self::new(EndpointSettings {
             url: webhook.url.clone(),
             method: match webhook.method {
                 subscription::Method::Post => Method::POST,
@@ -161,7 +164,11 @@ impl Endpoint {
             secrets: webhook.secrets.iter().map(String::as_str).collect(),
             timeout: webhook.timeout,
             verify_ssl: webhook.verify_ssl,
-        })
+        })?;
+        if let Some(end) = webhook.old_secret_expires_at {
+            endpoint.old_keys_until = u64::try_from(end.as_second()).unwrap_or(0);
+        }
+        Ok(endpoint)
     }
 
     /// The same endpoint at another URL, for a replay that goes elsewhere. Where it may go is asked when it is sent.
@@ -227,7 +234,8 @@ pub fn attempt_headers(endpoint: &Endpoint, attempt: &Attempt<'_>) -> HeaderMap 
     if let Some(newest) = endpoint.signing_keys.first() {
         insert(&mut headers, PLAIN_SIGNATURE, newest.plain(attempt.body));
         let mut signatures = newest.standard(&id, attempt.unix_seconds, attempt.body);
-        for older in endpoint.signing_keys.iter().skip(1) {
+        let live = attempt.unix_seconds < endpoint.old_keys_until;
+        for older in endpoint.signing_keys.iter().skip(1).filter(|_| live) {
             signatures.push(' ');
             signatures.push_str(&older.standard(&id, attempt.unix_seconds, attempt.body));
         }

@@ -15,12 +15,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::breaker::{Patience, Standings, State};
 use super::budget::Charge;
 use super::http::Client;
-use super::lane::{Admission, Lane, Turn};
+use super::lane::{Admission, Arrival, Lane, Turn};
 use super::limiter::Limiter;
+use super::notice::{Recall, Report, Signs};
 use super::request::Endpoint;
 use crate::attempt::{Attempt, Outcome};
 use crate::delivery::{Delivery, Waiting};
-use crate::kafka::receipt::{Receipt, Standing};
+use crate::kafka::receipt::{Assignment, Receipt, Standing};
 use crate::metrics::Metrics;
 use crate::subscription::{Subscription, WebhookId};
 
@@ -65,6 +66,10 @@ pub(super) struct ShardSettings {
     pub client: Client,
     pub max_in_flight: u32,
     pub patience: Patience,
+    /// An endpoint without one success for so long is given up; zero: never.
+    pub disable_after: Duration,
+    pub report: Report,
+    pub recall: Recall,
     /// How many webhooks may have metrics of their own.
     pub labelled_webhooks: usize,
     pub standings: Arc<Standings>,
@@ -76,8 +81,12 @@ struct WebhookLane {
     lane: Lane<Submission>,
     webhook: Arc<Subscription>,
     endpoint: Rc<Result<Endpoint, String>>,
-    /// The assignment under which its limiter began.
-    epoch: u64,
+    /// What is known of the endpoint beside what the breaker counts.
+    signs: Signs,
+    /// It was reported to be given up: a changed webhook begins anew.
+    given_up: bool,
+    /// Under which its limiter began and its breaker was remembered. A lane outlives it only until the next sweep.
+    assignment: Arc<Assignment>,
     wakes_at: Option<Duration>,
     starved: bool,
     labelled: bool,
@@ -163,8 +172,12 @@ impl Shard {
                 .or_insert_with(|| self.open(&submission, now));
             lane.used_at = now;
             self.keep_up(lane, &submission, now);
-            let fresh = submission.delivery.waiting != Some(Waiting::Paced);
-            match lane.lane.offer(submission, fresh, now) {
+            let arrival = match submission.delivery.waiting {
+                Some(Waiting::Paced) => Arrival::Reserved,
+                Some(Waiting::Probe) => Arrival::Probe,
+                _ => Arrival::Fresh,
+            };
+            match lane.lane.offer(submission, arrival, now) {
                 Admission::Queued => None,
                 Admission::Later(submission, pause, waiting) => Some((submission, pause, waiting)),
             }
@@ -186,6 +199,7 @@ impl Shard {
         let webhook = &submission.webhook;
         let mut lane = Lane::new(webhook.max_concurrency, self.settings.patience, now);
         lane.configure(webhook.max_concurrency, self.limiter(submission));
+        let signs = self.recall(&mut lane, webhook, now);
         let labelled = self.labelled.get() < self.settings.labelled_webhooks;
         if labelled {
             self.labelled.set(self.labelled.get() + 1);
@@ -194,12 +208,22 @@ impl Shard {
             lane,
             webhook: Arc::clone(webhook),
             endpoint: Rc::new(Endpoint::of(webhook).map_err(|fault| fault.to_string())),
-            epoch: submission.receipt.assignment().epoch,
+            signs,
+            given_up: false,
+            assignment: Arc::clone(submission.receipt.assignment()),
             wakes_at: None,
             starved: false,
             labelled,
             used_at: now,
         }
+    }
+
+    /// Begins a lane's breaker with what is remembered of its endpoint: a new owner probes first, rather than fail ten times more.
+    fn recall(&self, lane: &mut Lane<Submission>, webhook: &Subscription, now: Duration) -> Signs {
+        let signs = (self.settings.recall)(webhook);
+        lane.recall(signs.tripped_for, self.settings.patience, now);
+        self.settings.standings.set(&webhook.id, lane.state());
+        signs
     }
 
     /// A limiter that was empty when the assignment began.
@@ -213,7 +237,7 @@ impl Shard {
 
     /// Brings a lane up to a webhook that has changed, or to an assignment that is new.
     fn keep_up(&self, lane: &mut WebhookLane, submission: &Submission, now: Duration) {
-        let epoch = submission.receipt.assignment().epoch;
+        let assignment = submission.receipt.assignment();
         let changed = !Arc::ptr_eq(&lane.webhook, &submission.webhook);
         if changed && lane.webhook.version != submission.webhook.version {
             let webhook = &submission.webhook;
@@ -224,10 +248,20 @@ impl Shard {
                 lane.lane
                     .configure(webhook.max_concurrency, limiter_of(webhook, now));
             }
+            let is_other = lane.webhook.url != webhook.url || lane.given_up;
             lane.webhook = Arc::clone(webhook);
+            // Whoever changes the webhook of an endpoint that is down may have mended it: a probe is due at once.
+            if is_other {
+                lane.given_up = false;
+                lane.signs = self.recall(&mut lane.lane, webhook, now);
+            } else {
+                lane.lane.hasten_probe(now);
+            }
         }
-        if epoch > lane.epoch {
-            lane.epoch = epoch;
+        if assignment.epoch > lane.assignment.epoch {
+            lane.assignment = Arc::clone(assignment);
+            // Another instance may have had it in between.
+            lane.signs = self.recall(&mut lane.lane, &submission.webhook, now);
             lane.lane
                 .configure(lane.webhook.max_concurrency, self.limiter(submission));
         }
@@ -338,8 +372,10 @@ impl Shard {
         self.lanes.borrow_mut().retain(|id, lane| {
             back.extend(lane.lane.sweep(now));
             let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
-            // A breaker that has tripped is remembered, or a lane made anew would begin with ten more failures.
-            let keep = lane.lane.pending() > 0 || !idle || lane.lane.state() != State::Passing;
+            // While it fails it is remembered, or a lane made anew would begin with ten more failures.
+            let fails =
+                lane.lane.state() != State::Passing || lane.signs.failing_since_ms.is_some();
+            let keep = lane.lane.pending() > 0 || !idle || (fails && lane.assignment.is_live());
             if lane.labelled {
                 self.show(id, lane, keep);
             }

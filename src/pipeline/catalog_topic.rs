@@ -14,6 +14,7 @@ use crate::kafka::settings::Connection;
 use crate::kafka::table;
 use crate::metrics::Metrics;
 use crate::record::Outgoing;
+use crate::subscription::condition::{CatalogKey, Condition, condition_key};
 use crate::subscription::seal::{self, SealError, SealingKey};
 use crate::subscription::{Subscription, WebhookId};
 
@@ -32,6 +33,9 @@ pub enum Error {
 
 /// What the catalog topic holds: each webhook, or why its record cannot be opened.
 pub type Records = BTreeMap<WebhookId, Result<Subscription, SealError>>;
+
+/// What is known of the webhooks' endpoints; see [`Condition::applies_to`].
+pub type Conditions = BTreeMap<WebhookId, Condition>;
 
 /// A record to be written, or `None` for a webhook to be deleted.
 pub type Entry = (WebhookId, Option<Vec<u8>>);
@@ -83,15 +87,31 @@ impl CatalogTopic {
     /// # Errors
     /// The topic cannot be read.
     pub fn read_each(&self) -> Result<Records, Error> {
-        let records = table::latest(&self.connection, &self.topic)?;
-        Ok(records
-            .into_iter()
-            .filter_map(|(key, record)| {
-                let id = WebhookId::new(std::str::from_utf8(&key).ok()?).ok()?;
-                let bytes = record.payload.unwrap_or_default();
-                Some((id, seal::from_record(&bytes, self.key.as_ref())))
-            })
-            .collect())
+        Ok(self.read_with_conditions()?.0)
+    }
+
+    /// The same with what routers have learnt of the endpoints. A condition that cannot be read counts as none.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub fn read_with_conditions(&self) -> Result<(Records, Conditions), Error> {
+        let mut webhooks = Records::new();
+        let mut conditions = Conditions::new();
+        for (key, record) in table::latest(&self.connection, &self.topic)? {
+            let bytes = record.payload.unwrap_or_default();
+            match CatalogKey::parse(Some(&key)) {
+                Some(CatalogKey::Webhook(id)) => {
+                    webhooks.insert(id, seal::from_record(&bytes, self.key.as_ref()));
+                }
+                Some(CatalogKey::Condition(id)) => {
+                    if let Ok(condition) = serde_json::from_slice(&bytes) {
+                        conditions.insert(id, condition);
+                    }
+                }
+                Some(CatalogKey::Other) | None => {}
+            }
+        }
+        Ok((webhooks, conditions))
     }
 
     /// The record of a webhook, sealed, without writing it: so that all of a file can be checked before any of it is applied.
@@ -117,7 +137,21 @@ impl CatalogTopic {
     /// # Errors
     /// The cluster does not take it.
     pub fn delete(&self, id: &WebhookId) -> Result<(), Error> {
+        // The state first: it says nothing without its webhook.
+        self.forget_condition(id);
         self.put(id, None)
+    }
+
+    /// Deletes what is known of an endpoint. It is not waited for: what is left of it is passed over with its webhook.
+    fn forget_condition(&self, id: &WebhookId) {
+        self.producer.send(
+            &self.record(&condition_key(id), None),
+            Box::new(|written| {
+                if let Err(refused) = written {
+                    tracing::warn!(%refused, "the state of a deleted webhook is left over");
+                }
+            }),
+        );
     }
 
     /// Writes and deletes in this order, and waits for each: what became of it. After a failure the rest may be written all the
@@ -127,6 +161,9 @@ impl CatalogTopic {
             .into_iter()
             .map(|(id, value)| {
                 let (written, answer) = mpsc::channel();
+                if value.is_none() {
+                    self.forget_condition(&id);
+                }
                 self.producer.send(
                     &self.record(&id, value.map(Bytes::from)),
                     Box::new(move |result| {
@@ -155,10 +192,10 @@ impl CatalogTopic {
             .collect()
     }
 
-    fn record(&self, id: &WebhookId, payload: Option<Bytes>) -> Outgoing {
+    fn record(&self, key: &str, payload: Option<Bytes>) -> Outgoing {
         Outgoing {
             topic: Arc::clone(&self.topic),
-            key: Some(Bytes::copy_from_slice(id.as_str().as_bytes())),
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
             payload,
             headers: Vec::new(),
         }

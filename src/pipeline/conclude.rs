@@ -3,6 +3,8 @@
 //! Promise 1: a delivery leaves here delivered, on the ladder, or dead-lettered, and each of these is acknowledged by Kafka
 //! before its record counts as done. One wide log line an attempt; never a body, secret or query string.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +12,20 @@ use bytes::Bytes;
 use serde_json::json;
 use tracing::info;
 
+use super::alerts::Kind;
 use super::deliver::STAGE;
 use super::{Ways, now_ms};
 use crate::attempt::Attempt;
-use crate::delivery::{Delivery, Ending, Waiting};
+use crate::delivery::headers::CUSTOMER;
+use crate::delivery::{DeadReason, Delivery, Ending, Waiting};
 use crate::kafka::receipt::SharedReceipt;
 use crate::outbound::shard::{Finish, Submission};
-use crate::record::Outgoing;
+use crate::record::{Header, Outgoing};
 use crate::retry::dead_letter;
 use crate::retry::ladder::{self, Decision};
+use crate::subscription::{Customer, Subscription};
+
+const EXHAUSTED: &str = "deliveries have spent all their attempts and are dead letters; `postrider dead-letters replay` sends them again";
 
 impl Ways {
     /// Carries out what became of a submission. Called on the shards' threads.
@@ -38,21 +45,34 @@ impl Ways {
                 receipt.split(1),
             ),
             Finish::Later(pause, waiting) => {
-                self.wait(
-                    &mut delivery,
-                    ladder::after(now_ms(), pause),
-                    waiting,
-                    receipt.split(1),
-                );
+                let now = now_ms();
+                let done = receipt.split(1);
+                // What is to be the next probe waits for it; all else of an endpoint that has been down for long waits where it costs nothing.
+                let is_probe = delivery.waiting == Some(Waiting::Probe);
+                if waiting == Waiting::Tripped
+                    && !is_probe
+                    && self.conditions.is_holding(&webhook, now)
+                {
+                    delivery.due_ms = None;
+                    delivery.waiting = Some(waiting);
+                    self.put(&delivery, &self.topics.held, true, STAGE, done);
+                } else {
+                    self.wait(&mut delivery, ladder::after(now, pause), waiting, done);
+                }
             }
             Finish::Attempted(attempt) => {
                 let now = now_ms();
                 let decision =
                     ladder::decide(&delivery, &webhook, &attempt, now, chance(&delivery));
+                fail::fail_point!(
+                    "deliver-after-2xx",
+                    matches!(decision, Decision::Delivered),
+                    |_| crate::failpoint::die()
+                );
                 log(&delivery, &attempt, decision);
                 let done = if self.record_attempts {
                     let done = receipt.split(2);
-                    self.record(&delivery, &attempt, decision, done.clone());
+                    self.record(&delivery, &webhook, &attempt, decision, done.clone());
                     done
                 } else {
                     receipt.split(1)
@@ -70,15 +90,19 @@ impl Ways {
                         self.wait(&mut delivery, due_ms, waiting, done)
                     }
                     Decision::Dead(reason) => {
+                        if reason == DeadReason::Exhausted {
+                            self.alert(&webhook, Kind::Exhausted, EXHAUSTED);
+                        }
                         let group = self.group_of(STAGE);
                         let topic = &self.topics.dead_letters;
-                        let letter = dead_letter::of_delivery(
+                        let mut letter = dead_letter::of_delivery(
                             &delivery,
                             reason,
                             &attempt.message,
                             topic,
                             &group,
                         );
+                        name_customer(&mut letter, &webhook);
                         self.bury(letter, reason, done);
                     }
                 }
@@ -102,11 +126,12 @@ impl Ways {
     fn record(
         &self,
         delivery: &Delivery,
+        webhook: &Subscription,
         attempt: &Attempt,
         decision: Decision,
         done: SharedReceipt,
     ) {
-        let record = attempt_record(self, delivery, attempt, decision);
+        let record = attempt_record(self, delivery, webhook, attempt, decision);
         self.producer.send(
             &record,
             Box::new(move |written| {
@@ -117,6 +142,15 @@ impl Ways {
                 done.done();
             }),
         );
+    }
+}
+
+/// A dead letter outlives its webhook, so it says itself whose it is.
+pub(super) fn name_customer(letter: &mut Outgoing, webhook: &Subscription) {
+    if let Some(customer) = &webhook.customer {
+        letter
+            .headers
+            .push(Header::text(CUSTOMER, customer.as_str()));
     }
 }
 
@@ -157,6 +191,7 @@ fn log(delivery: &Delivery, attempt: &Attempt, decision: Decision) {
 fn attempt_record(
     ways: &Ways,
     delivery: &Delivery,
+    webhook: &Subscription,
     attempt: &Attempt,
     decision: Decision,
 ) -> Outgoing {
@@ -165,11 +200,13 @@ fn attempt_record(
         Decision::Again { due_ms, .. } => (None, Some(due_ms), None),
         Decision::Dead(reason) => (Some(Ending::DeadLettered), None, Some(reason)),
     };
-    let value = json!({
+    let mut value = json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
+        "customer": webhook.customer.as_ref().map(Customer::as_str),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
+        "created_at_ms": delivery.created_at_ms,
         "replay_id": delivery.replay_id,
         "attempt": attempt.number,
         "started_at_ms": attempt.started_at_ms,
@@ -177,12 +214,40 @@ fn attempt_record(
         "outcome": attempt.outcome.as_str(),
         "status": attempt.status,
         "error_message": attempt.message,
-        "response_body": String::from_utf8_lossy(&attempt.response_body),
+        // A success needs no proof but its status.
+        "response_body": if decision == Decision::Delivered {
+            Cow::Borrowed("")
+        } else {
+            String::from_utf8_lossy(&attempt.response_body)
+        },
         "ending": ending.map(Ending::as_str),
         "reason": reason.map(crate::delivery::DeadReason::as_str),
         "due_ms": due_ms,
     });
+    for (name, headers) in [
+        ("request_headers", &attempt.request_headers),
+        ("response_headers", &attempt.response_headers),
+    ] {
+        if !headers.is_empty()
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.insert(name.to_owned(), joined(headers));
+        }
+    }
     outgoing(ways, delivery, &value)
+}
+
+/// An object of headers; values of one name are joined with a comma, as RFC 9110 5.3 allows.
+fn joined(headers: &[(String, String)]) -> serde_json::Value {
+    let mut fields: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let text = fields.entry(name).or_default();
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(value);
+    }
+    json!(fields)
 }
 
 fn duration_seconds(duration: Duration) -> f64 {
@@ -201,6 +266,7 @@ pub(super) fn ending_record(
         "webhook_id": delivery.webhook.as_str(),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
+        "created_at_ms": delivery.created_at_ms,
         "replay_id": delivery.replay_id,
         "attempt": delivery.attempts,
         "started_at_ms": now_ms(),

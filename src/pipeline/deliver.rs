@@ -61,19 +61,18 @@ impl Deliver {
             return self.unknown(delivery, receipt);
         };
         if !webhook.enabled {
-            return self.bury(
-                &delivery,
-                DeadReason::Disabled,
-                "the webhook is disabled",
-                receipt,
-            );
+            let text = match self.ways.conditions.of(&webhook) {
+                Some(condition) => format!("the webhook is disabled: {}", condition.reason),
+                None => "the webhook is disabled".to_owned(),
+            };
+            return self.bury(&delivery, &webhook, DeadReason::Disabled, &text, receipt);
         }
         if is_expired(&delivery, &webhook, now) {
             let text = format!(
                 "waited for longer than max_age_seconds = {}",
                 webhook.max_age_seconds
             );
-            return self.bury(&delivery, DeadReason::Expired, &text, receipt);
+            return self.bury(&delivery, &webhook, DeadReason::Expired, &text, receipt);
         }
         if webhook.paused {
             let topic = &self.ways.topics.held;
@@ -114,19 +113,28 @@ impl Deliver {
         self.ways.delay(&delivery, STAGE, receipt.split(1));
     }
 
-    fn bury(&self, delivery: &Delivery, reason: DeadReason, message: &str, receipt: Receipt) {
-        let letter = dead_letter::of_delivery(
+    fn bury(
+        &self,
+        delivery: &Delivery,
+        webhook: &Subscription,
+        reason: DeadReason,
+        message: &str,
+        receipt: Receipt,
+    ) {
+        let mut letter = dead_letter::of_delivery(
             delivery,
             reason,
             message,
             &self.ways.topics.dead_letters,
             &self.ways.group_of(STAGE),
         );
+        super::conclude::name_customer(&mut letter, webhook);
         self.ways.bury(letter, reason, receipt.split(1));
     }
 }
 
-fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
+/// Whether a delivery is older than its webhook wants.
+pub(super) fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
     let age_ms = now_ms.saturating_sub(delivery.created_at_ms);
     u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > webhook.max_age_seconds)
 }

@@ -1,16 +1,21 @@
-//! The two compacted topics that every instance follows live: the catalog of webhooks, and the drain cursors.
+//! The two compacted topics that every instance follows live: the catalog of webhooks with the conditions of their endpoints, and
+//! the drain cursors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tracing::error;
 
+use super::changes::Written;
+use super::conditions::Conditions;
 use super::hold::Cursors;
 use crate::kafka::Error;
 use crate::kafka::settings::Connection;
 use crate::kafka::table::{Change, Follower, follow};
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::subscription::condition::{CatalogKey, Condition};
 use crate::subscription::seal::{self, SealingKey};
 use crate::subscription::{Subscription, WebhookId};
 
@@ -23,22 +28,36 @@ pub fn catalog(
     topic: &str,
     key: Option<SealingKey>,
     catalog: Arc<Catalog>,
+    conditions: Arc<Conditions>,
     metrics: Arc<Metrics>,
+    written: Arc<Written>,
 ) -> Result<Follower, Error> {
     let mut webhooks: HashMap<WebhookId, Arc<Subscription>> = HashMap::new();
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
-            let id = record
-                .key
-                .as_deref()
-                .and_then(|key| std::str::from_utf8(key).ok())
-                .and_then(|text| WebhookId::new(text).ok());
-            let Some(id) = id else {
-                metrics.catalog_errors.inc();
-                error!(source = %record.source(), "a catalog record's key is no webhook id; it is passed over");
+            if written.take_token(&record) {
                 return;
+            }
+            fail::fail_point!("catalog-in-replay", |_| crate::failpoint::die());
+            let id = match CatalogKey::parse(record.key.as_deref()) {
+                Some(CatalogKey::Webhook(id)) => id,
+                Some(CatalogKey::Condition(id)) => {
+                    if let Err(fault) = remember(&conditions, &id, &record) {
+                        metrics.catalog_errors.inc();
+                        error!(webhook = %id, %fault, "the recorded state of a webhook cannot be read; it is passed over");
+                    }
+                    return;
+                }
+                // Of another kind, and read by somebody else.
+                Some(CatalogKey::Other) => return,
+                None => {
+                    metrics.catalog_errors.inc();
+                    error!(source = %record.source(), "a catalog record's key is no webhook id; it is passed over");
+                    return;
+                }
             };
+            written.seen(&record, webhooks.get(&id).cloned());
             match record
                 .payload
                 .as_deref()
@@ -46,6 +65,7 @@ pub fn catalog(
             {
                 None => {
                     changed |= webhooks.remove(&id).is_some();
+                    conditions.enter(id, None);
                 }
                 Some(Ok(webhook)) if webhook.id != id => {
                     metrics.catalog_errors.inc();
@@ -69,8 +89,21 @@ pub fn catalog(
                 catalog.publish(webhooks.clone());
             }
             catalog.confirm(instant);
+            written.published();
         }
     })
+}
+
+/// Takes over the condition of a webhook's endpoint, or forgets it.
+fn remember(
+    conditions: &Conditions,
+    id: &WebhookId,
+    record: &Record,
+) -> Result<(), serde_json::Error> {
+    let payload = record.payload.as_deref();
+    let condition: Option<Condition> = payload.map(serde_json::from_slice).transpose()?;
+    conditions.enter(id.clone(), condition);
+    Ok(())
 }
 
 /// Follows the drain cursors.

@@ -4,14 +4,19 @@
 //! only when everything that followed from the record is acknowledged (promises 1 and 2).
 
 pub mod admission;
+pub mod alerts;
 pub mod catalog_topic;
+pub mod changes;
 mod conclude;
+pub mod conditions;
 pub mod deliver;
 pub mod followers;
+pub mod history;
 pub mod hold;
 pub mod release;
 pub mod replaying;
 pub mod route;
+pub mod test_event;
 pub mod topics;
 
 use std::sync::Arc;
@@ -26,6 +31,8 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
+use alerts::Alerts;
+use conditions::Conditions;
 use topics::Topics;
 
 /// Unix milliseconds.
@@ -41,6 +48,8 @@ pub struct Ways {
     pub topics: Topics,
     pub producer: Producer,
     pub catalog: Arc<Catalog>,
+    pub conditions: Arc<Conditions>,
+    pub alerts: Alerts,
     pub metrics: Arc<Metrics>,
     /// The name before a stage's in a consumer group's name, `postrider`.
     pub group: String,
@@ -157,7 +166,15 @@ impl Ways {
         self.producer.send(
             &record,
             Box::new(move |written| match written {
-                Ok(_) => done.done(),
+                Ok(_) => {
+                    // Of all that comes this way, only the ladder's topics are not keyed by webhook.
+                    fail::fail_point!(
+                        "deliver-after-retry-written",
+                        stage == deliver::STAGE && !keyed_by_webhook,
+                        |_| crate::failpoint::die()
+                    );
+                    done.done();
+                }
                 Err(refused) => {
                     let message = refused.to_string();
                     let letter = dead_letter::of_refused(

@@ -66,7 +66,14 @@ impl Route {
         metrics.deliveries_created.inc_by(u64::from(parts));
         let receipt = receipt.split(parts);
         let now_ms = now_ms();
-        for candidate in wanting {
+        for candidate in &wanting {
+            fail::fail_point!(
+                "route-between-deliveries",
+                wanting
+                    .first()
+                    .is_some_and(|first| !std::ptr::eq(*first, *candidate)),
+                |_| crate::failpoint::die()
+            );
             let delivery = Delivery::new(record, &event.event_type, &candidate.webhook.id, now_ms);
             let part = receipt.clone();
             match &candidate.filter_fault {

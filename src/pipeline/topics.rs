@@ -7,6 +7,7 @@ use crate::kafka::topics::Plan;
 use crate::retry::ladder::{RUNGS, Rung};
 
 const DAY_MS: u64 = 24 * 3_600_000;
+const AUDIT_DAYS: u64 = 365;
 
 /// The names, made once and shared by every record.
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub struct Topics {
     pub dead_letters: Arc<str>,
     pub attempts: Arc<str>,
     pub alerts: Arc<str>,
+    pub audit: Arc<str>,
     pub replays: Arc<str>,
     /// What stands before a rung's name.
     pub delay_prefix: String,
@@ -34,6 +36,7 @@ impl Topics {
             dead_letters: name("dead-letters"),
             attempts: name("attempts"),
             alerts: name("alerts"),
+            audit: name("audit"),
             replays: name("replays"),
             delay_prefix: format!("{prefix}delay."),
             delays: RUNGS
@@ -99,7 +102,12 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
             }
         };
     let mut plans = vec![
-        plan(&topics.subscriptions, 1, None, "the catalog of webhooks"),
+        plan(
+            &topics.subscriptions,
+            1,
+            None,
+            "the catalog of webhooks and the states of their endpoints",
+        ),
         plan(
             &topics.dispatch,
             sizes.dispatch_partitions,
@@ -120,7 +128,7 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
         &topics.held,
         sizes.held_partitions,
         Some(30 * DAY_MS),
-        "deliveries of paused webhooks",
+        "deliveries of paused webhooks and of endpoints that are down",
     ));
     plans.push(plan(
         &topics.dead_letters,
@@ -139,6 +147,12 @@ pub fn plans(topics: &Topics, sizes: &Sizes) -> Vec<Plan> {
         1,
         Some(30 * DAY_MS),
         "operator events",
+    ));
+    plans.push(plan(
+        &topics.audit,
+        1,
+        Some(AUDIT_DAYS * DAY_MS),
+        "who changed what by the API",
     ));
     plans.push(plan(
         &topics.replays,
@@ -166,7 +180,7 @@ mod tests {
             replication: 3,
         };
         let plans = plans(&topics, &sizes);
-        assert_eq!(plans.len(), 18);
+        assert_eq!(plans.len(), 19);
         let find = |name: &str| plans.iter().find(|plan| plan.name == name).unwrap();
         assert_eq!(
             find("postrider.subscriptions").settings["cleanup.policy"],

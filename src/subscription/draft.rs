@@ -122,6 +122,9 @@ impl Draft {
             self.secret,
             &self.prefix,
         )?;
+        if subscription.secrets == stored.secrets {
+            subscription.old_secret_expires_at = stored.old_secret_expires_at;
+        }
         if !self.paused_given {
             subscription.paused = stored.paused;
         }

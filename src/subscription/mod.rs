@@ -4,7 +4,9 @@
 //! [`Subscription`]. Promise 7 lives here: a secret is never in `Debug`, never in the public view, never in plain text
 //! in the topic. Everything here is pure: time comes in as a parameter.
 
+pub mod condition;
 mod draft;
+mod edit;
 pub mod file;
 mod identity;
 pub mod read;
@@ -22,7 +24,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-pub use draft::{Draft, Resolved, SecretChange};
+pub use draft::{Draft, Resolved, SecretChange, generate_secret};
+pub use edit::{Edit, Edited};
 pub use identity::{Customer, InvalidWebhookId, WebhookId};
 pub use view::View;
 
@@ -175,6 +178,8 @@ pub struct Subscription {
     pub auth: Auth,
     /// Signing secrets, newest first, at most two (the second lives while a rotation lasts); empty: not signed.
     pub secrets: Vec<String>,
+    /// From then on the second secret is not used; `None`: it is until the next change of the secret.
+    pub old_secret_expires_at: Option<Timestamp>,
     /// False: its events are not delivered and not kept.
     pub enabled: bool,
     /// True: its events are held until it is resumed.
@@ -213,8 +218,16 @@ impl Subscription {
     pub fn rotate_secret(&mut self, secret: String, now: Timestamp) {
         self.secrets.insert(0, secret);
         self.secrets.truncate(2);
+        self.old_secret_expires_at = None;
         self.updated_at = now;
         self.version += 1;
+    }
+
+    /// The secrets to sign with at this time, newest first.
+    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        let ended = self.old_secret_expires_at.is_some_and(|end| end <= now);
+        let live = if ended { 1 } else { self.secrets.len() };
+        self.secrets.iter().take(live).map(String::as_str)
     }
 
     /// The contract's names of the fields in which two webhooks differ; id, version and times are left out.

@@ -163,6 +163,8 @@ struct Record {
     created_at: Timestamp,
     updated_at: Timestamp,
     version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    old_secret_expires_at: Option<Timestamp>,
     sealed: Option<Sealed>,
 }
 
@@ -236,6 +238,7 @@ pub fn to_record(
         created_at: subscription.created_at,
         updated_at: subscription.updated_at,
         version: subscription.version,
+        old_secret_expires_at: subscription.old_secret_expires_at,
         sealed,
     };
     serde_json::to_vec(&record).map_err(|error| SealError::Failed {
@@ -280,6 +283,7 @@ pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscriptio
         cookies: secrets.cookies,
         auth: secrets.auth,
         secrets: secrets.secrets,
+        old_secret_expires_at: record.old_secret_expires_at,
         enabled: record.enabled,
         paused: record.paused,
         verify_ssl: record.verify_ssl,

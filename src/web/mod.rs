@@ -1,7 +1,9 @@
-//! Stage 6, what can be seen from outside: metrics and health on the telemetry address.
+//! Stage 6, what can be seen from outside: the API ([`api`]), and metrics and health on the telemetry address.
 //!
 //! `/livez` says that the process works and never asks Kafka (a broker's trouble must not make an orchestrator kill routers);
 //! `/readyz` says whether it can do its duty now.
+
+pub mod api;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

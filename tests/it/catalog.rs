@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Receiver, Router, delivery_ids};
+use crate::harness::{Cluster, Receiver, Router, Sent, delivery_ids, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 const LIVE: Duration = Duration::from_secs(2);
@@ -49,6 +49,37 @@ fn a_retry_goes_to_the_url_that_the_webhook_has_then() {
     let request = &mended.wait_for(1, SOON)[0];
     assert_eq!(request.header("x-webhook-attempt"), Some("2"));
     assert_eq!(broken.requests().len(), 1);
+}
+
+#[test]
+fn records_of_other_kinds_are_passed_over_and_the_state_of_a_deleted_webhook_goes_with_it() {
+    let cluster = Cluster::named("kinds");
+    let receiver = Receiver::answering(410);
+    let router = Router::start(&cluster, &["events.job"], "");
+    router.subscribe("wh_a", &receiver.url("/"), json!({}));
+    let topic = router.topics().subscriptions;
+    cluster.produce(&topic, &Sent::new("{}").key("token/abc"));
+    router.produce("events.job", 0..1);
+    router.wait_for_webhook("wh_a", |version| version == Some(2));
+    assert_eq!(router.metric("postrider_catalog_errors_total"), 0.0);
+    assert_eq!(router.catalog().read().unwrap().len(), 1);
+    let (_, conditions) = router.catalog().read_with_conditions().unwrap();
+    assert_eq!(
+        conditions["wh_a"].reason,
+        "the endpoint answered 410: it is gone"
+    );
+
+    cluster.produce(&topic, &Sent::new("{}").key("no id"));
+    cluster.produce(&topic, &Sent::new("{").key("state/wh_a"));
+    eventually("two errors", SOON, || {
+        (router.metric("postrider_catalog_errors_total") == 2.0).then_some(())
+    });
+    router.delete("wh_a");
+    let states = cluster.consume_all(&topic);
+    let last = states
+        .iter()
+        .rfind(|record| record.key.as_deref() == Some(b"state/wh_a"));
+    assert_eq!(last.unwrap().payload, None);
 }
 
 #[test]

@@ -5,15 +5,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const STAGES: [&str; 5] = ["intake", "matching", "outbound", "retry", "web"];
+const STAGES: [&str; 6] = ["intake", "matching", "outbound", "retry", "history", "web"];
 /// What stands below the stages.
-const NOUNS: [&str; 6] = [
+const NOUNS: [&str; 7] = [
     "event",
     "subscription",
     "delivery",
     "attempt",
     "record",
     "metrics",
+    "token",
 ];
 const LINES: usize = 360;
 /// Longer than the rule, each with what would have to happen. Shorten one and take it out of here.
@@ -166,7 +167,7 @@ fn only_the_kafka_part_knows_the_kafka_client() {
 
 #[test]
 fn pure_files_import_no_runtime_and_no_client() {
-    const PURE: [&str; 12] = [
+    const PURE: [&str; 16] = [
         "kafka/ledger.rs",
         "retry/ladder.rs",
         "retry/dead_letter.rs",
@@ -174,6 +175,10 @@ fn pure_files_import_no_runtime_and_no_client() {
         "matching/index.rs",
         "matching/filter.rs",
         "outbound/lane.rs",
+        "outbound/breaker.rs",
+        "outbound/window.rs",
+        "outbound/notice.rs",
+        "subscription/condition.rs",
         "outbound/limiter.rs",
         "outbound/verdict.rs",
         "outbound/signature.rs",

@@ -108,6 +108,7 @@ fn a_router_that_may_not_create_topics_names_those_that_are_missing_and_does_not
         "dead-letters",
         "attempts",
         "alerts",
+        "audit",
         "replays",
     ] {
         let topic = cluster.name(&format!("postrider.{name}"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Receiver, Router, assert_all_arrived, delivery_ids};
+use crate::harness::{Cluster, Receiver, Router, assert_all_arrived, delivery_ids, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -84,4 +84,49 @@ fn a_retry_of_a_webhook_that_is_paused_meanwhile_is_held_too() {
             .iter()
             .all(|r| r.header("x-webhook-attempt") == Some("2"))
     );
+}
+
+#[test]
+fn what_is_held_for_a_webhook_that_is_deleted_ends_as_dropped() {
+    let cluster = Cluster::named("held-dropped");
+    let receiver = Receiver::accepting();
+    let router = Router::start(&cluster, &["events.job"], "");
+    router.subscribe("wh_a", &receiver.url("/"), json!({"paused": true}));
+    let events = router.produce("events.job", 0..5);
+    eventually("all to be held", SOON, || {
+        (router.metric("postrider_held") >= 5.0).then_some(())
+    });
+    router.delete("wh_a");
+    eventually("all to be dropped", 2 * SOON, || {
+        let dropped = router.metric("postrider_deliveries_total{ending=\"dropped\"}");
+        (dropped >= 5.0).then_some(())
+    });
+    router.wait_until_idle();
+    let endings = router.endings();
+    for id in delivery_ids(&events, "wh_a") {
+        assert_eq!(endings[&(id, String::new())], ["dropped"]);
+    }
+    assert_eq!(receiver.requests().len(), 0);
+}
+
+#[test]
+fn a_webhook_with_a_slow_limit_does_not_keep_the_drains_of_others_waiting() {
+    let cluster = Cluster::named("slow-drain");
+    let (slow, fast) = (Receiver::accepting(), Receiver::accepting());
+    let mut router = Router::start(&cluster, &["events.job"], "kafka.held_partitions = 1\n");
+    router.leaves_work();
+    let limit = json!({"requests": 1, "per_seconds": 2, "burst": 1});
+    let fields = json!({"paused": true, "rate_limit": limit});
+    router.subscribe("wh_slow", &slow.url("/"), fields);
+    router.subscribe("wh_fast", &fast.url("/"), json!({"paused": true}));
+    router.produce("events.job", 0..200);
+    eventually("all to be held", SOON, || {
+        (router.metric("postrider_held") >= 400.0).then_some(())
+    });
+    router.change("wh_slow", |webhook| webhook.paused = false);
+    slow.wait_for(1, SOON);
+    router.change("wh_fast", |webhook| webhook.paused = false);
+    fast.wait_for_accepted(200, Duration::from_secs(10));
+    assert!(slow.requests().len() < 20);
+    assert!(router.metric("postrider_held") > 150.0, "held by now");
 }

@@ -11,20 +11,29 @@
 )]
 
 mod acknowledged;
+mod alerts;
+mod api;
 mod bad_events;
+mod breaker;
 mod catalog;
+mod chaos;
 mod commands;
 mod crashes;
 mod dead_letters;
 mod delivery;
 mod demo;
 mod endings;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod fleet;
 mod floors;
 mod harness;
 mod harness_holds;
 mod health;
+mod history;
 mod holding;
+mod memory;
 mod pace;
 mod retries;
 mod signatures;
+mod static_members;

@@ -3,7 +3,7 @@
 mod discard;
 mod list;
 mod replay;
-mod selection;
+pub(super) mod selection;
 mod show;
 
 use clap::{Args, Subcommand};

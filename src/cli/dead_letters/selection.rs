@@ -55,7 +55,7 @@ impl Selection {
     }
 }
 
-fn webhook(text: &str) -> Result<String, String> {
+pub(in crate::cli) fn webhook(text: &str) -> Result<String, String> {
     match WebhookId::new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(
@@ -86,7 +86,7 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 /// A moment as Unix milliseconds.
-fn time(text: &str) -> Result<i64, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<i64, String> {
     time_at(text, Timestamp::now())
 }
 

@@ -142,6 +142,8 @@ outbound.allow_networks = ["127.0.0.0/8", "::1/128"]
 outbound.breaker_probe_seconds = 1
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{key}"
+# Nothing is to be left behind.
+history.store = "none"
 "#
     );
     Ok(Config::from_text(

@@ -14,6 +14,7 @@ use crate::kafka::{self};
 use crate::pipeline::topics::Topics;
 use crate::record::{Record, header_text};
 use crate::retry::dead_letter::DeadLetter;
+use crate::subscription::condition::CatalogKey;
 
 /// Begins to watch. The followers end when they are dropped.
 ///
@@ -61,9 +62,8 @@ pub(super) fn start(
         connection,
         &topics.subscriptions,
         move |record| {
-            let key = record.key.unwrap_or_default();
-            if let Ok(webhook) = std::str::from_utf8(&key) {
-                told.catalog_record(webhook, record.payload.is_none());
+            if let Some(CatalogKey::Webhook(webhook)) = CatalogKey::parse(record.key.as_deref()) {
+                told.catalog_record(&webhook, record.payload.is_none());
             }
         },
     )?);

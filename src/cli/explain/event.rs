@@ -15,8 +15,8 @@ use crate::cli::{Answer, input};
 use crate::config::Config;
 use crate::event::Event;
 use crate::intake::decode::{Decoded, decode};
-use crate::matching::catalog::entry_of;
-use crate::matching::{Failure, Refusal};
+use crate::matching::Failure;
+use crate::matching::explain::{self, Fate};
 use crate::pipeline::catalog_topic::CatalogTopic;
 use crate::pipeline::topics::Topics;
 use crate::record::{Header, Record, SourceOffset};
@@ -25,28 +25,13 @@ use crate::subscription::{Subscription, file};
 /// Webhooks that do not want the event and are shown one by one; more are counted.
 const SHOWN: usize = 50;
 
-/// What happens to the event for one webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Fate {
-    /// A delivery is made.
-    Delivered,
-    /// A delivery is made and waits for the webhook to be resumed.
-    Held,
-    /// Dead-lettered at once: the filter cannot be evaluated.
-    FilterFailed,
-    /// Nothing.
-    NotWanted,
-}
-
-impl Fate {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Held => "held",
-            Self::FilterFailed => "filter failed",
-            Self::NotWanted => "not wanted",
-        }
+/// A fate for people.
+fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Delivered => "delivered",
+        Fate::Held => "held",
+        Fate::FilterFailed => "filter failed",
+        Fate::NotWanted => "not wanted",
     }
 }
 
@@ -141,65 +126,15 @@ fn from_file(path: &Path) -> anyhow::Result<Vec<Subscription>> {
 }
 
 fn row(webhook: &Subscription, event: &Event) -> Row {
-    let (entry, filter_fault) = entry_of(webhook);
-    let refusal = entry.refusal(&event.event_type, event.customer.as_deref(), &event.body);
-    let (fate, refused, reason, condition) = match (webhook.enabled, refusal, filter_fault) {
-        (false, _, _) => (
-            Fate::NotWanted,
-            Some("disabled"),
-            Some("it is disabled".to_owned()),
-            None,
-        ),
-        (true, Some(refusal), _) => {
-            let sentence = sentence(&refusal, webhook, event);
-            let (word, condition) = match refusal {
-                Refusal::EventType => ("event_type", None),
-                Refusal::Customer => ("customer", None),
-                Refusal::Filter(failure) => ("filter", Some(failure)),
-            };
-            (Fate::NotWanted, Some(word), Some(sentence), condition)
-        }
-        (true, None, Some(fault)) => (
-            Fate::FilterFailed,
-            None,
-            Some(format!(
-                "its filter cannot be evaluated, its events are dead-lettered: {fault}"
-            )),
-            None,
-        ),
-        (true, None, None) if webhook.paused => (
-            Fate::Held,
-            None,
-            Some("it is paused; the delivery waits until it is resumed".to_owned()),
-            None,
-        ),
-        (true, None, None) => (Fate::Delivered, None, None, None),
-    };
+    let explained = explain::explain(webhook, event);
     Row {
         webhook_id: webhook.id.to_string(),
         name: webhook.name.clone(),
         customer: webhook.customer.as_ref().map(ToString::to_string),
-        fate,
-        refusal: refused,
-        reason,
-        condition,
-    }
-}
-
-fn sentence(refusal: &Refusal, webhook: &Subscription, event: &Event) -> String {
-    let wanted = webhook.customer.as_ref().map(ToString::to_string);
-    match refusal {
-        Refusal::EventType => format!("it wants {}", webhook.event_types.join(", ")),
-        Refusal::Customer => {
-            let wanted = wanted.unwrap_or_default();
-            match &event.customer {
-                Some(found) => {
-                    format!("it is of customer {wanted}, the event of customer {found}")
-                }
-                None => format!("it is of customer {wanted}, the event of none"),
-            }
-        }
-        Refusal::Filter(_) => refusal.to_string(),
+        fate: explained.fate,
+        refusal: explained.refusal,
+        reason: explained.reason,
+        condition: explained.condition,
     }
 }
 
@@ -244,7 +179,7 @@ fn text(event: &Event, rows: &[Row], all: bool, config: &Config) -> String {
         shown.add_row([
             row.webhook_id.clone(),
             escaped(&row.name),
-            row.fate.word().to_owned(),
+            word(row.fate).to_owned(),
             escaped(row.reason.as_deref().unwrap_or_default()),
         ]);
     }

@@ -193,6 +193,7 @@ impl Step {
                     Some("retry") => "for its next attempt",
                     Some("paced") => "for the webhook's rate limit or concurrency",
                     Some("gated") => "because the endpoint asked for a pause",
+                    Some("probe") => "to be the next probe of its endpoint, which is down",
                     Some("tripped") => "because its endpoint is down; no attempt is consumed",
                     Some("unknown") => "because its webhook was not in the catalog",
                     _ => "for its time",

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Opened, state, unopened};
+use super::{Opened, unopened};
 use crate::cli::Answer;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
+use crate::subscription::condition::state_word;
 use crate::subscription::{Subscription, View, WebhookId, file};
 
 /// In place of a state: the record is there and cannot be opened.
@@ -48,7 +50,7 @@ impl List {
                     .records
                     .iter()
                     .map(|(id, record)| match record {
-                        Ok(webhook) => Listed::Readable(Box::new(Shown::of(webhook))),
+                        Ok(webhook) => Listed::Readable(Box::new(Shown::of(webhook, &opened))),
                         Err(_) => Listed::Unreadable {
                             id,
                             state: UNREADABLE,
@@ -94,7 +96,7 @@ fn table(opened: &Opened) -> String {
             &output::escaped(&webhook.name),
             url.as_str(),
             &webhook.event_types.join(" "),
-            state(webhook),
+            state_word(webhook, opened.condition(webhook)),
             &webhook.version.to_string(),
         ]);
     }
@@ -107,15 +109,30 @@ struct Shown {
     #[serde(flatten)]
     view: View,
     state: &'static str,
+    /// Why it is tripped or was disabled; empty where a person did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_reason: Option<String>,
+    /// As of the last transition, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_success_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure_at: Option<Timestamp>,
     /// Whether there is a signing secret.
     signed: bool,
 }
 
 impl Shown {
-    fn of(webhook: &Subscription) -> Self {
+    fn of(webhook: &Subscription, opened: &Opened) -> Self {
+        let condition = opened.condition(webhook);
+        let time = |ms: Option<i64>| ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
         Self {
             view: View::of(webhook),
-            state: state(webhook),
+            state: state_word(webhook, condition),
+            state_reason: condition
+                .map(|condition| condition.reason.clone())
+                .filter(|reason| !reason.is_empty()),
+            last_success_at: time(condition.and_then(|condition| condition.last_success_at_ms)),
+            last_failure_at: time(condition.and_then(|condition| condition.last_failure_at_ms)),
             signed: !webhook.secrets.is_empty(),
         }
     }
@@ -134,7 +151,7 @@ enum Listed<'a> {
 impl Show {
     pub(super) fn run(self, config: &Config) -> Answer {
         let opened = Opened::by(config)?;
-        let shown = Shown::of(opened.webhook(&self.id)?);
+        let shown = Shown::of(opened.webhook(&self.id)?, &opened);
         match self.output {
             Output::Table => output::print(&output::escaped(&serde_saphyr::to_string(&shown)?)),
             Output::Json => output::print_json(&shown),

@@ -23,8 +23,9 @@ use crate::app;
 use crate::config::Config;
 use crate::kafka::settings::Connection;
 use crate::kafka::topics::Cluster;
-use crate::pipeline::catalog_topic::{CatalogTopic, Records};
+use crate::pipeline::catalog_topic::{CatalogTopic, Conditions, Records};
 use crate::pipeline::topics::Topics;
+use crate::subscription::condition::Condition;
 use crate::subscription::seal::SealError;
 use crate::subscription::{Subscription, WebhookId};
 
@@ -74,6 +75,7 @@ struct Opened {
     topics: Topics,
     catalog: CatalogTopic,
     records: Records,
+    conditions: Conditions,
 }
 
 impl Opened {
@@ -83,13 +85,14 @@ impl Opened {
         let topics = Topics::new(&config.kafka.topic_prefix);
         needs(&cluster, &topics.subscriptions)?;
         let catalog = CatalogTopic::open(connection.clone(), &topics, key)?;
-        let records = catalog.read_each()?;
+        let (records, conditions) = catalog.read_with_conditions()?;
         Ok(Self {
             connection,
             cluster,
             topics,
             catalog,
             records,
+            conditions,
         })
     }
 
@@ -108,6 +111,12 @@ impl Opened {
             Some(Err(fault)) => Err(unopened(id, fault)),
             None => Err(unknown(text, self.records.keys())),
         }
+    }
+
+    /// What routers have learnt of a webhook's endpoint, as it is now.
+    fn condition(&self, webhook: &Subscription) -> Option<&Condition> {
+        let condition = self.conditions.get(&webhook.id)?;
+        condition.applies_to(webhook).then_some(condition)
     }
 
     /// All webhooks, if every record can be opened.
@@ -153,14 +162,5 @@ fn unknown<'a>(text: &str, ids: impl Iterator<Item = &'a WebhookId>) -> anyhow::
                 "there is no webhook {text:?}; `postrider subscriptions list` shows those there are"
             )
         }
-    }
-}
-
-/// What an operator did with it: `enabled`, `paused` or `disabled`. How its endpoint fares is known to the routers only.
-fn state(webhook: &Subscription) -> &'static str {
-    match (webhook.enabled, webhook.paused) {
-        (false, _) => "disabled",
-        (true, true) => "paused",
-        (true, false) => "enabled",
     }
 }

@@ -15,6 +15,7 @@ use super::*;
 use crate::attempt::{Next, Outcome};
 
 mod answers;
+mod hostile;
 mod receiver;
 mod tls;
 mod unreachable;

@@ -6,11 +6,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::breaker::State;
+use super::super::lane::Answer;
+use super::super::notice::Notice;
 use super::super::request::{self, Endpoint};
-use super::{Finish, Shard, Submission, unix};
+use super::super::shown;
+use super::{Finish, Shard, Submission, WebhookLane, unix};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery};
-use crate::subscription::WebhookId;
 
 impl Shard {
     /// Makes the request of a submission and finishes it, whatever comes of it.
@@ -46,26 +48,15 @@ impl Shard {
                 .with_label_values(&[id.as_str(), outcome])
                 .inc();
         }
-        let gate = match (attempt.outcome, attempt.next) {
-            (Outcome::RateLimited, Next::Retry { not_before }) => Some(not_before),
-            (
-                _,
-                Next::Retry {
-                    not_before: Some(pause),
-                },
-            ) => Some(Some(pause)),
-            _ => None,
-        };
+        // A replay to another URL tells nothing of the webhook's endpoint.
+        let is_elsewhere = submission.delivery.url.is_some();
+        let answer = answer(&attempt, is_elsewhere);
         let mut back = Vec::new();
         if let Some(lane) = self.lanes.borrow_mut().get_mut(&id) {
             let now = self.now();
             let before = lane.lane.state();
-            lane.lane
-                .ended(attempt.duration, worked(&attempt), gate, now);
-            let after = lane.lane.state();
-            if after != before {
-                self.change_state(&id, before, after);
-            }
+            lane.lane.ended(answer, now);
+            self.notice(lane, &submission, before, answer);
             if lane.lane.state() == State::Tripped {
                 back = lane.lane.sweep(now);
             }
@@ -78,15 +69,46 @@ impl Shard {
         self.feed_starved();
     }
 
-    fn change_state(&self, id: &WebhookId, before: State, after: State) {
-        self.settings.standings.set(id, after);
+    /// Enters what a request told of its endpoint, and reports what others must know.
+    fn notice(
+        &self,
+        lane: &mut WebhookLane,
+        submission: &Submission,
+        before: State,
+        answer: Answer,
+    ) {
+        let id = &submission.webhook.id;
+        let after = lane.lane.state();
+        if after != before {
+            self.settings.standings.set(id, after);
+        }
         // A failed probe only leads back to where it was.
-        match (before, after) {
-            (State::Passing, State::Tripped) => {
+        let transition = match (before, after) {
+            (State::Passing, State::Tripped) if !answer.gone => {
                 warn!(webhook = %id, "the endpoint fails: nothing but probes is sent until it recovers");
+                Some(Notice::Tripped)
             }
-            (_, State::Passing) => info!(webhook = %id, "the endpoint has recovered"),
-            _ => {}
+            (State::Tripped | State::Probing, State::Passing) => {
+                info!(webhook = %id, "the endpoint has recovered");
+                Some(Notice::Recovered)
+            }
+            _ => None,
+        };
+        let now_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
+        let limit = self.settings.disable_after;
+        let is_passing = after == State::Passing;
+        let told = answer.delivered.and_then(|delivered| {
+            lane.signs
+                .ended(delivered, transition, is_passing, limit, now_ms)
+        });
+        let notice = if answer.gone {
+            Some(Notice::Gone)
+        } else {
+            told
+        };
+        lane.given_up |= matches!(notice, Some(Notice::Gone | Notice::GivenUp));
+        if let Some(notice) = notice {
+            (self.settings.report)(&submission.webhook, notice, &lane.signs);
         }
     }
 
@@ -109,17 +131,15 @@ impl Shard {
                 Err(fault) => return unsendable(number, started_at_ms, fault.to_string()),
             },
         };
-        let headers = request::attempt_headers(
-            endpoint,
-            &request::Attempt {
-                delivery_id: &delivery.id,
-                event_type: &delivery.event_type,
-                number,
-                unix_seconds: started_at.as_secs(),
-                traceparent: delivery.traceparent(),
-                body: &delivery.body,
-            },
-        );
+        let of_attempt = request::Attempt {
+            delivery_id: &delivery.id,
+            event_type: &delivery.event_type,
+            number,
+            unix_seconds: started_at.as_secs(),
+            traceparent: delivery.traceparent(),
+            body: &delivery.body,
+        };
+        let headers = request::attempt_headers(endpoint, &of_attempt);
         let sent = self
             .settings
             .client
@@ -133,6 +153,13 @@ impl Shard {
             }
             _ => String::new(),
         };
+        let (request_headers, response_headers) = if verdict.outcome == Outcome::Success {
+            Default::default()
+        } else {
+            // Made once more rather than copied before each request: failures are the few.
+            let asked = shown::of_request(&request::attempt_headers(endpoint, &of_attempt));
+            (asked, shown::of_answer(&sent.headers))
+        };
         Attempt {
             number,
             outcome: verdict.outcome,
@@ -142,7 +169,38 @@ impl Shard {
             started_at_ms,
             duration: sent.duration,
             response_body: sent.body,
+            request_headers,
+            response_headers,
         }
+    }
+}
+
+fn answer(attempt: &Attempt, is_elsewhere: bool) -> Answer {
+    let took = attempt.duration;
+    if is_elsewhere {
+        return Answer {
+            took,
+            ..Answer::default()
+        };
+    }
+    let gate = match (attempt.outcome, attempt.next) {
+        (Outcome::RateLimited, Next::Retry { not_before }) => Some(not_before),
+        (
+            _,
+            Next::Retry {
+                not_before: Some(pause),
+            },
+        ) => Some(Some(pause)),
+        _ => None,
+    };
+    Answer {
+        took,
+        worked: worked(attempt),
+        delivered: worked(attempt).map(|_| attempt.outcome == Outcome::Success),
+        congested: matches!(attempt.outcome, Outcome::RateLimited | Outcome::Timeout)
+            || attempt.status == Some(503),
+        gate,
+        gone: attempt.status == Some(410),
     }
 }
 
@@ -167,5 +225,7 @@ fn unsendable(number: u32, started_at_ms: i64, message: String) -> Attempt {
         started_at_ms,
         duration: Duration::ZERO,
         response_body: bytes::Bytes::new(),
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
     }
 }

@@ -141,6 +141,7 @@ fn draft<'a>(
         cookies,
         auth,
         secrets: Vec::new(),
+        old_secret_expires_at: None,
         enabled: enabled(fields),
         paused: fields.boolean("paused").unwrap_or(false),
         verify_ssl: fields.boolean("verify_ssl").unwrap_or(true),

@@ -11,6 +11,8 @@
 //! | `BENCH_ONLY` | only the cases whose name contains one of these words, separated by semicolons |
 //! | `BENCH_LATENCY` | 0 leaves out the paced cases, 1 |
 //! | `BENCH_MEMORY` | 1 measures memory with 1,000,000 events waiting, 0 |
+//! | `BENCH_RECOVERY` | 1 measures kill -9 under load, 0 |
+//! | `BENCH_RECOVERY_RATE` | events a second meanwhile, 2000 |
 //! | `BENCH_ROUTER` | another binary, to compare |
 //! | `BENCH_ROUTER_CONFIG` | more lines of configuration (TOML) |
 
@@ -18,6 +20,7 @@ mod events;
 mod floor;
 mod process;
 mod receiver;
+mod recovery;
 mod report;
 mod router;
 
@@ -323,5 +326,11 @@ fn main() {
             "\nmemory with {WAITING_EVENTS} events waiting for an endpoint that takes 100 a second"
         );
         ground.memory();
+    }
+    if number("BENCH_RECOVERY", 0) > 0 {
+        let rate = number("BENCH_RECOVERY_RATE", 2_000);
+        for _ in 0..runs {
+            recovery::measure(&mut ground, rate);
+        }
     }
 }

@@ -69,8 +69,19 @@ impl Process {
     }
 }
 
+impl Process {
+    /// SIGKILL: it is gone when this returns.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
         let _ = kill(pid, Signal::SIGTERM);
         let asked = Instant::now();

@@ -31,12 +31,34 @@ pub struct Setup {
 /// A running router; its topics are deleted by whoever made the prefix.
 pub struct Router {
     pub process: Process,
-    _folder: tempfile::TempDir,
+    _fleet: Fleet,
 }
 
 impl Router {
     /// Makes the topics and webhooks, then starts the binary.
     pub fn start(
+        setup: &Setup,
+        bootstrap: &str,
+        source: &str,
+        prefix: &str,
+        receiver: &Receiver,
+    ) -> Self {
+        let fleet = Fleet::prepare(setup, bootstrap, source, prefix, receiver);
+        Self {
+            process: fleet.start(""),
+            _fleet: fleet,
+        }
+    }
+}
+
+/// What any number of instances have in common.
+pub struct Fleet {
+    folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Makes the topics and webhooks.
+    pub fn prepare(
         setup: &Setup,
         bootstrap: &str,
         source: &str,
@@ -55,6 +77,7 @@ intake.topics = ["{source}"]
 intake.start = "earliest"
 outbound.allow_networks = ["127.0.0.0/8"]
 history.attempts = {}
+history.store = "none"
 web.telemetry_listen = "127.0.0.1:0"
 secrets.key = "{KEY}"
 log.level = "{}"
@@ -68,20 +91,26 @@ log.level = "{}"
             .expect("the benchmark's configuration is right");
         write_catalog(&config, setup, receiver);
 
-        let log = std::fs::File::create(folder.path().join("log")).expect("a file");
-        let process = Process::start(
+        Self { folder }
+    }
+
+    /// One more instance, under a name of its own (`kafka.instance_id`; empty: none).
+    pub fn start(&self, instance_id: &str) -> Process {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("a file");
+        Process::start(
             Command::new(binary())
                 .arg("--config")
-                .arg(&path)
+                .arg(self.folder.path().join("postrider.toml"))
                 .arg("run")
+                .env("POSTRIDER__KAFKA__INSTANCE_ID", instance_id)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log),
-        );
-        Self {
-            process,
-            _folder: folder,
-        }
+        )
     }
 }
 

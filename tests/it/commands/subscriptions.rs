@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use super::{Output, Setting};
-use crate::harness::{Cluster, Receiver, Record, Router, config_text};
+use crate::harness::{Cluster, Receiver, Record, Router, Sent, config_text};
 
 const TWO: &str = "webhooks:
   - name: First
@@ -243,13 +244,41 @@ fn list_and_show_give_the_contracts_fields_and_no_secret() {
     );
     let shown = corner.json(&["show", "wh_second"]);
     assert_eq!(shown["customer"], 4);
-    assert_eq!(shown["state"], "enabled");
+    assert_eq!(shown["state"], "passing");
     assert_eq!(shown["signed"], false);
     for output in [list, corner.run(&["show", "wh_second"])] {
         assert_eq!(output.code, 0);
         assert!(!output.stdout.contains("hidden"), "{}", output.stdout);
         assert!(!output.stdout.contains("whsec_"), "{}", output.stdout);
     }
+}
+
+#[test]
+fn the_state_tells_what_routers_have_learnt_of_the_endpoint_and_why() {
+    let corner = Corner::named("state");
+    corner.apply(TWO);
+    let digest = sha2::Sha256::digest(corner.json(&["show", "wh_second"])["url"].as_str().unwrap());
+    let endpoint: String = digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let condition = |endpoint: &str| {
+        let value = serde_json::json!({"state": "tripped", "since_ms": 5, "last_failure_at_ms": 0, "reason": "it fails", "endpoint": endpoint});
+        let topic = corner.cluster.name("postrider.subscriptions");
+        let sent = Sent::new(value.to_string()).key("state/wh_second");
+        corner.cluster.produce(&topic, &sent);
+        corner.json(&["show", "wh_second"])
+    };
+    let shown = condition(&endpoint);
+    assert_eq!(shown["state"], "tripped");
+    assert_eq!(shown["state_reason"], "it fails");
+    assert_eq!(shown["last_failure_at"], "1970-01-01T00:00:00Z");
+    assert_eq!(shown.get("last_success_at"), None);
+    let list = corner.run(&["list"]).stdout;
+    assert_eq!(list.lines().count(), 3, "{list}");
+    assert!(list.contains("tripped"), "{list}");
+    // What was learnt of another URL is not told of this one.
+    assert_eq!(condition("0123456789abcdef")["state"], "passing");
 }
 
 #[test]

@@ -18,6 +18,19 @@ impl OwnBroker {
         Self { folder, bootstrap }
     }
 
+    /// One with a second listener whose clients are sent to a proxy on this port of loopback. The listener's own port is the
+    /// answer's second half; [`Self::bootstrap`] goes past the proxy.
+    pub fn behind(proxy: u16) -> (Self, u16) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = command("start", folder.path());
+        command.env("POSTRIDER_BROKER_PROXY", proxy.to_string());
+        let bootstrap = run("start", command);
+        let port = std::fs::read_to_string(folder.path().join("proxied"))
+            .expect("the second listener's port");
+        let port = port.trim().parse().expect("a port");
+        (Self { folder, bootstrap }, port)
+    }
+
     /// What clients connect to, `host:port`.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
@@ -57,9 +70,11 @@ fn command(action: &str, folder: &Path) -> Command {
 }
 
 fn script(action: &str, folder: &Path) -> String {
-    let output = command(action, folder)
-        .output()
-        .expect("tests/broker.sh can be run");
+    run(action, command(action, folder))
+}
+
+fn run(action: &str, mut command: Command) -> String {
+    let output = command.output().expect("tests/broker.sh can be run");
     assert!(
         output.status.success(),
         "tests/broker.sh {action} failed ({}):\n{}",

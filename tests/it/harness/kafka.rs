@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -136,6 +139,29 @@ impl Cluster {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
                 Err((topic, code)) => panic!("could not delete topic {topic}: {code}"),
             }
+        }
+    }
+
+    /// Gives a topic these settings and the defaults for all others.
+    pub fn set_configs(&self, topic: &str, configs: &[(&str, &str)]) {
+        let of_topic = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let config = configs
+            .iter()
+            .fold(of_topic, |config, (key, value)| config.set(key, value));
+        for result in
+            block_on(self.admin.alter_configs([&config], &patient())).expect("alter_configs")
+        {
+            result.unwrap_or_else(|(topic, code)| panic!("could not configure {topic:?}: {code}"));
+        }
+    }
+
+    /// Makes a topic grow to so many partitions.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let new = NewPartitions::new(topic, partitions);
+        for result in
+            block_on(self.admin.create_partitions([&new], &patient())).expect("create_partitions")
+        {
+            result.unwrap_or_else(|(topic, code)| panic!("{topic} does not grow: {code}"));
         }
     }
 

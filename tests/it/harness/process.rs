@@ -26,7 +26,10 @@ fn command(config: &str) -> (Command, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("postrider.toml");
     std::fs::write(&path, config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    // Another build of the program can be put to the same tests: `tests/mutants.sh` does.
+    let program =
+        std::env::var_os("POSTRIDER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_postrider").into());
+    let mut command = Command::new(program);
     command
         .arg("run")
         .arg("--config")
@@ -48,7 +51,20 @@ pub fn run_to_its_end(config: &str) -> Output {
 impl Process {
     /// Starts it and waits until it says that it is ready.
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, "")
+    }
+
+    /// The same with fail points set, as in `FAILPOINTS` (see `src/failpoint.rs`).
+    pub fn start_with(config: &str, failpoints: &str) -> Self {
+        let mut process = Self::spawn(config, failpoints);
+        process.wait_until_ready();
+        process
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(config: &str, failpoints: &str) -> Self {
         let (mut command, folder) = command(config);
+        command.env("FAILPOINTS", failpoints);
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -58,23 +74,38 @@ impl Process {
                 lines.lock().unwrap().push(line);
             }
         });
-        let mut process = Self {
+        Self {
             child,
             log,
             telemetry: SocketAddr::from(([127, 0, 0, 1], 0)),
             _folder: folder,
-        };
-        process.telemetry = eventually("the process to tell its address", PATIENCE, || {
-            process.assert_alive();
-            let log = process.log.lock().unwrap();
+        }
+    }
+
+    pub fn wait_until_ready(&mut self) {
+        self.telemetry = eventually("the process to tell its address", PATIENCE, || {
+            self.assert_alive();
+            let log = self.log.lock().unwrap();
             let said = log.iter().find_map(|line| line.split_once("telemetry="))?;
             said.1.split_whitespace().next()?.parse().ok()
         });
         eventually("the process to be ready", PATIENCE, || {
-            process.assert_alive();
-            (get(process.telemetry, "/readyz").0 == 200).then_some(())
+            self.assert_alive();
+            (get(self.telemetry, "/readyz").0 == 200).then_some(())
         });
-        process
+    }
+
+    /// Waits for the death that a fail point brings.
+    pub fn wait_for_death(mut self) {
+        let status = eventually("the process to die at its fail point", PATIENCE, || {
+            self.child.try_wait().unwrap()
+        });
+        assert_eq!(
+            status.signal(),
+            Some(Signal::SIGABRT as i32),
+            "it ended in another way: {status}\n{}",
+            self.log()
+        );
     }
 
     fn assert_alive(&mut self) {

@@ -56,8 +56,10 @@ pub fn config_text(cluster: &Cluster, sources: &[&str], more: &str) -> String {
         ("intake.topics", format!("[{}]", sources.join(", "))),
         ("intake.start", "\"earliest\"".to_owned()),
         ("outbound.allow_networks", "[\"127.0.0.0/8\"]".to_owned()),
+        ("web.listen", "\"\"".to_owned()),
         ("web.telemetry_listen", "\"127.0.0.1:0\"".to_owned()),
         ("secrets.key", format!("{KEY:?}")),
+        ("history.store", "\"none\"".to_owned()),
     ];
     let mut text: String = usual
         .iter()

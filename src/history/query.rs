@@ -1,0 +1,161 @@
+//! What can be asked, and by whom. Times are Unix milliseconds.
+
+use std::collections::BTreeMap;
+
+use super::database::Value;
+use super::rows::{AttemptRow, DeadLetterRow, DeliveryRow, Status};
+
+/// Rows of one page at most.
+pub const MOST_ROWS: u32 = 200;
+
+/// Whose data may be seen. Every question takes one, so that none can forget it (promise 7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's: for unscoped administrators.
+    All,
+    /// This customer's only; what belongs to no customer is not theirs.
+    Customer(String),
+}
+
+/// Which deliveries. A field that is `None` lets everything pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// For those who may see all: one customer of them.
+    pub customer: Option<String>,
+    pub webhook: Option<String>,
+    pub status: Option<Status>,
+    pub event_type: Option<String>,
+    /// Made at this time or later.
+    pub since_ms: Option<i64>,
+    /// Made before this time.
+    pub until_ms: Option<i64>,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterFilter {
+    /// For those who may see all: one customer of them.
+    pub customer: Option<String>,
+    pub webhook: Option<String>,
+    pub reason: Option<String>,
+    pub event_type: Option<String>,
+    /// The HTTP status of the last attempt.
+    pub last_status: Option<u16>,
+    /// Died at this time or later.
+    pub since_ms: Option<i64>,
+    /// Died before this time.
+    pub until_ms: Option<i64>,
+}
+
+/// The last delivery of a page; the next page begins behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryCursor {
+    pub created_at_ms: i64,
+    pub id: String,
+}
+
+/// The last dead letter of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterCursor {
+    pub died_at_ms: i64,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// Rows, newest first, and where the next page begins, if there is one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<R, C> {
+    pub rows: Vec<R>,
+    pub next: Option<C>,
+}
+
+/// A page of deliveries.
+pub type Deliveries = Page<DeliveryRow, DeliveryCursor>;
+/// A page of dead letters.
+pub type Letters = Page<DeadLetterRow, LetterCursor>;
+
+/// One delivery with all that is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub delivery: DeliveryRow,
+    /// Oldest first; those of replays too.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// Times of answers in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ResponseTimes {
+    /// How many attempts these figures rest on: those of the newest 1,000 deliveries at most.
+    pub attempts: u64,
+    pub average: f64,
+    pub p50: f64,
+    pub p95: f64,
+}
+
+/// What became of deliveries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    pub total: u64,
+    pub success: u64,
+    /// Dead-lettered.
+    pub failure: u64,
+    /// Successes among those that ended in success or failure, 0 to 1; `None` where none did.
+    pub success_rate: Option<f64>,
+    /// When a delivery was last made.
+    pub last_triggered_at_ms: Option<i64>,
+    pub by_status: BTreeMap<&'static str, u64>,
+    pub response_times: ResponseTimes,
+}
+
+/// Conditions while they are gathered; every one is its column, its comparison and its value.
+pub(super) struct Conditions {
+    text: String,
+    pub(super) values: Vec<Value>,
+}
+
+impl Conditions {
+    /// Begins with the scope, which no caller can leave out.
+    pub(super) fn within(scope: &Scope) -> Self {
+        let mut conditions = Self {
+            text: String::new(),
+            values: Vec::new(),
+        };
+        if let Scope::Customer(customer) = scope {
+            conditions.and("customer", "=", Some(customer.as_str()));
+        }
+        conditions
+    }
+
+    pub(super) fn and(
+        &mut self,
+        column: &'static str,
+        comparison: &'static str,
+        value: Option<impl Into<Value>>,
+    ) {
+        if let Some(value) = value {
+            let place = self.place(value);
+            self.and_text(&format!("{column} {comparison} {place}"));
+        }
+    }
+
+    pub(super) fn and_text(&mut self, condition: &str) {
+        let joint = if self.text.is_empty() {
+            " WHERE "
+        } else {
+            " AND "
+        };
+        self.text.push_str(joint);
+        self.text.push_str(condition);
+    }
+
+    /// Adds a value; the answer is how a statement names it.
+    pub(super) fn place(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("${}", self.values.len())
+    }
+
+    /// ` WHERE …`, or nothing.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}

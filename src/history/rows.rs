@@ -1,0 +1,161 @@
+//! What is written: the rows that a record of our topics means. Times are Unix milliseconds. Pure.
+
+/// The contract's word for where a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Not attempted yet. The topics of the view tell nothing of such a delivery, so only the words of a filter use it.
+    Pending,
+    /// An attempt failed, and another is due.
+    Retrying,
+    /// Kept for its paused webhook.
+    Held,
+    /// In the dead-letter topic.
+    Failed,
+    /// Its webhook was deleted.
+    Dropped,
+    /// The receiver has it.
+    Success,
+}
+
+impl Status {
+    /// All, in the contract's order.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Retrying,
+        Self::Success,
+        Self::Failed,
+        Self::Held,
+        Self::Dropped,
+    ];
+
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+            Self::Success => "success",
+        }
+    }
+
+    /// Which of two records of one millisecond counts: the later in a delivery's life.
+    fn rank(self) -> i64 {
+        match self {
+            Self::Pending => 0,
+            Self::Retrying => 1,
+            Self::Held => 2,
+            Self::Failed => 3,
+            Self::Dropped => 4,
+            Self::Success => 5,
+        }
+    }
+}
+
+impl std::str::FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| {
+                let known: Vec<&str> = Self::ALL.iter().map(|status| status.as_str()).collect();
+                format!(
+                    "`{text}` is no status of a delivery; they are {}",
+                    known.join(", ")
+                )
+            })
+    }
+}
+
+/// A delivery as one record tells of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryRow {
+    pub id: String,
+    pub webhook: String,
+    pub customer: Option<String>,
+    pub event_type: String,
+    /// `topic/partition/offset` of the event.
+    pub source: String,
+    pub created_at_ms: i64,
+    pub updated_at_ms: i64,
+    pub status: Status,
+    /// Attempts made so far (since the last replay).
+    pub attempts: u32,
+    pub next_attempt_at_ms: Option<i64>,
+    pub last_status: Option<u16>,
+    /// In plain words, with the cure.
+    pub error_message: Option<String>,
+    pub replay_id: Option<String>,
+    /// Why it was dead-lettered.
+    pub reason: Option<String>,
+}
+
+impl DeliveryRow {
+    /// Orders what records tell of one delivery.
+    pub fn version(&self) -> i64 {
+        self.updated_at_ms
+            .saturating_mul(8)
+            .saturating_add(self.status.rank())
+    }
+}
+
+/// An attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRow {
+    pub delivery_id: String,
+    /// 1 for the first.
+    pub number: u32,
+    pub replay_id: Option<String>,
+    pub started_at_ms: i64,
+    pub duration_us: i64,
+    /// The word of the metric `postrider_attempts_total{outcome}`.
+    pub outcome: String,
+    pub status: Option<u16>,
+    pub error_message: Option<String>,
+    /// JSON objects of text, secrets masked; only of attempts that failed.
+    pub request_headers: Option<String>,
+    pub response_headers: Option<String>,
+    pub response_body: Option<String>,
+}
+
+/// A dead letter; its payload stays in the topic, at `partition` and `offset`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetterRow {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub delivery_id: Option<String>,
+    pub webhook: Option<String>,
+    pub customer: Option<String>,
+    pub event_type: Option<String>,
+    pub reason: String,
+    pub message: String,
+    pub attempts: Option<u32>,
+    pub last_status: Option<u16>,
+    pub died_at_ms: i64,
+    /// How often it had been replayed before.
+    pub replays: u32,
+    pub replayable: bool,
+}
+
+/// Where a record stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub topic: std::sync::Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// What one record means for the view; nothing of it may be there, as for a record that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub place: Place,
+    /// When the record was written, for the lag.
+    pub written_at_ms: Option<i64>,
+    pub delivery: Option<DeliveryRow>,
+    pub attempt: Option<AttemptRow>,
+    pub dead_letter: Option<DeadLetterRow>,
+}

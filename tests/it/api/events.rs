@@ -1,0 +1,242 @@
+//! Events over HTTP reach their webhooks as any event, and what would become of one is told without sending it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Client, ROOT, start};
+use crate::harness::{Cluster, Receiver};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn an_event_over_http_is_durable_before_its_answer_and_arrives_byte_for_byte() {
+    let cluster = Cluster::named("api-events");
+    let receiver = Receiver::accepting();
+    let router = start(&cluster, "");
+    router.subscribe("wh_a", &receiver.url("/in"), json!({}));
+    let client = Client::of(&router, "prt_one-operator");
+    // Spaces and order are the producer's.
+    let body = br#"{ "event_type":"job.failed",  "customer":1, "job":{"id":123} }"#.to_vec();
+    let placed = client
+        .send(
+            "POST",
+            "/events/",
+            &[("content-type", "application/json")],
+            Some(body.clone()),
+        )
+        .expect(202);
+    assert_eq!(placed["topic"], cluster.name("events.job"));
+    assert!(placed["offset"].as_i64().unwrap() >= 0);
+    let request = receiver.wait_for(1, SOON).remove(0);
+    assert_eq!(request.body.to_vec(), body);
+    assert_eq!(request.header("x-webhook-event"), Some("job.failed"));
+
+    // CloudEvents, structured and binary.
+    let structured = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "device.updated", "data": {"customer": 1}});
+    client
+        .send(
+            "POST",
+            "/events",
+            &[("content-type", "application/cloudevents+json")],
+            Some(structured.to_string().into_bytes()),
+        )
+        .expect(202);
+    receiver.wait_for(2, SOON);
+    let headers = [
+        ("content-type", "application/json"),
+        ("ce-type", "device.deleted"),
+        ("ce-id", "2"),
+        ("ce-source", "/s"),
+        ("ce-specversion", "1.0"),
+    ];
+    client
+        .send(
+            "POST",
+            "/events/",
+            &headers,
+            Some(br#"{"customer":1}"#.to_vec()),
+        )
+        .expect(202);
+    let request = receiver.wait_for(3, SOON).remove(2);
+    assert_eq!(request.header("x-webhook-event"), Some("device.deleted"));
+}
+
+#[test]
+fn a_repetition_under_one_idempotency_key_is_one_event() {
+    let cluster = Cluster::named("api-idempotency");
+    let receiver = Receiver::accepting();
+    let router = start(&cluster, "");
+    router.subscribe("wh_a", &receiver.url("/in"), json!({}));
+    let client = Client::of(&router, ROOT);
+    let key = [("idempotency-key", "a1")];
+    let event = json!({"event_type": "job.failed", "customer": 1});
+    let first = client.with("POST", "/events/", &key, &event).expect(202);
+    let again = client.with("POST", "/events/", &key, &event).expect(202);
+    assert_eq!(first, again);
+    let other = json!({"event_type": "job.failed", "customer": 2});
+    client.with("POST", "/events/", &key, &other).problem(409);
+    let fresh = client
+        .with("POST", "/events/", &[("idempotency-key", "a2")], &event)
+        .expect(202);
+    assert_ne!(first, fresh);
+    client
+        .with("POST", "/events/", &[("idempotency-key", "")], &event)
+        .problem(400);
+    receiver.wait_for(2, SOON);
+    router.wait_until_idle();
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[test]
+fn what_is_no_event_is_refused_with_its_reason() {
+    let cluster = Cluster::named("api-no-events");
+    let router = start(&cluster, "");
+    let client = Client::of(&router, ROOT);
+    for (body, said) in [
+        (json!({"job": 1}), "names no type"),
+        (json!([]), "not a JSON object"),
+        (json!({"event_type": "order.paid"}), "intake.topics"),
+        (
+            json!({"event_type": "job.failed", "customer": {}}),
+            "neither a number nor text",
+        ),
+    ] {
+        let problem = client.post("/events/", &body).problem(400);
+        assert!(
+            problem["errors"][0]["detail"]
+                .as_str()
+                .unwrap()
+                .contains(said),
+            "{problem}"
+        );
+    }
+    let raw = |media: &str, body: &[u8]| {
+        client.send(
+            "POST",
+            "/events/",
+            &[("content-type", media)],
+            Some(body.to_vec()),
+        )
+    };
+    raw("application/json", b"{").problem(400);
+    raw("text/plain", b"{}").problem(415);
+    raw("application/cloudevents-batch+json", b"[]").problem(415);
+    raw("application/json", &vec![b'1'; 1_048_577]).problem(413);
+}
+
+#[test]
+fn each_webhook_is_told_to_match_or_the_first_condition_that_fails() {
+    let cluster = Cluster::named("api-match");
+    let router = start(&cluster, "");
+    let client = Client::of(&router, "prt_one-viewer");
+    let url = "https://example.com/in";
+    router.subscribe("wh_all", url, json!({}));
+    router.subscribe(
+        "wh_filter",
+        url,
+        json!({"filter": {"job": {"status": {"$in": ["done"]}}}}),
+    );
+    router.subscribe("wh_type", url, json!({"event_types": ["device.*"]}));
+    router.subscribe("wh_other", url, json!({"customer": 2}));
+    let event = json!({"event_type": "job.failed", "customer": 1, "job": {"status": "failed"}});
+    let told = client.post("/match/", &event).expect(200);
+    assert_eq!(
+        (&told["matches"], &told["customer"]),
+        (&json!(1), &json!("1"))
+    );
+    let webhooks = told["webhooks"].as_array().unwrap();
+    assert_eq!(webhooks.len(), 3, "{told}");
+    assert_eq!(
+        (&webhooks[0]["webhook"], &webhooks[0]["fate"]),
+        (&json!("wh_all"), &json!("delivered"))
+    );
+    assert_eq!(
+        (&webhooks[1]["webhook"], &webhooks[1]["refusal"]),
+        (&json!("wh_filter"), &json!("filter"))
+    );
+    assert!(
+        webhooks[1]["condition"].to_string().contains("/job/status"),
+        "{told}"
+    );
+    assert_eq!(webhooks[2]["refusal"], "event_type");
+    let types = client.get("/event-types/").expect(200);
+    assert!(
+        types["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["event_type"] == "device.*" && row["webhooks"] == 1)
+    );
+}
+
+#[test]
+fn the_document_is_complete_and_its_page_needs_nothing_else() {
+    let cluster = Cluster::named("api-document");
+    let router = start(&cluster, "");
+    let nobody = Client::of(&router, "");
+    let document = nobody.get("/openapi.json").expect(200);
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        assert!(
+            path.starts_with("/api/v1/") && path.ends_with('/'),
+            "{path}"
+        );
+        for (method, operation) in item.as_object().unwrap() {
+            operations += 1;
+            let summary = operation["summary"]
+                .as_str()
+                .or(operation["description"].as_str());
+            assert!(
+                summary.is_some_and(|text| !text.is_empty()),
+                "{method} {path}"
+            );
+            for status in ["401", "429", "500"] {
+                assert!(
+                    operation["responses"][status].is_object(),
+                    "{method} {path} {status}"
+                );
+            }
+        }
+    }
+    assert!(operations >= 18, "{operations}");
+    // Nothing is referred to that is not there.
+    let text = document.to_string();
+    for name in text
+        .split("#/components/schemas/")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+    {
+        assert!(
+            document["components"]["schemas"][name].is_object(),
+            "{name}"
+        );
+    }
+    // What is shown has just the documented fields.
+    let client = Client::of(&router, ROOT);
+    let shown = client
+        .post(
+            "/webhooks/",
+            &json!({"url": "https://example.com/", "event_types": ["*"]}),
+        )
+        .expect(201);
+    let documented = document["components"]["schemas"]["Webhook"]["properties"]
+        .as_object()
+        .unwrap();
+    let mut names: Vec<&String> = documented.keys().filter(|name| *name != "secret").collect();
+    let mut found: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    names.sort();
+    found.sort();
+    assert_eq!(names, found);
+
+    let address = router.app().api().unwrap();
+    let (status, page) = crate::harness::get(address, "/docs/");
+    assert_eq!(status, 200);
+    assert!(!page.contains("https://"), "{page}");
+    let (status, script) = crate::harness::get(address, "/docs/swagger-initializer.js");
+    assert!(
+        status == 200 && script.contains("/api/v1/openapi.json"),
+        "{script}"
+    );
+}

@@ -1,0 +1,376 @@
+//! What is asked of a store that was written by hand: order, pages, filters, confinement, statistics, retention, repetition.
+
+use postrider::history::query::{DeliveryFilter, LetterFilter, Scope};
+use postrider::history::rows::{AttemptRow, Change, DeadLetterRow, DeliveryRow, Place, Status};
+
+use super::{Base, everything, on_both};
+
+on_both! {
+    a_later_record_decides_in_whatever_order_they_come
+    pages_hold_every_delivery_once_and_newest_first
+    nobody_sees_another_customers_rows_whatever_is_asked
+    filters_are_all_held_to
+    statistics_count_what_became_of_deliveries
+    what_is_older_than_the_retention_goes_and_nothing_else
+    positions_are_written_with_their_rows
+    hostile_texts_are_stored_and_found_as_they_are
+}
+
+fn delivery(number: i64, status: Status) -> DeliveryRow {
+    DeliveryRow {
+        id: format!("dlv_{number:04}"),
+        webhook: "wh_a".to_owned(),
+        customer: Some("1".to_owned()),
+        event_type: "job.failed".to_owned(),
+        source: format!("events.job/0/{number}"),
+        created_at_ms: 1000 + number,
+        updated_at_ms: 2000 + number,
+        status,
+        attempts: 1,
+        next_attempt_at_ms: None,
+        last_status: Some(200),
+        error_message: None,
+        replay_id: None,
+        reason: None,
+    }
+}
+
+fn change(offset: i64, delivery: DeliveryRow) -> Change {
+    Change {
+        place: Place {
+            topic: "attempts".into(),
+            partition: 0,
+            offset,
+        },
+        written_at_ms: None,
+        attempt: Some(AttemptRow {
+            delivery_id: delivery.id.clone(),
+            number: delivery.attempts,
+            replay_id: None,
+            started_at_ms: delivery.updated_at_ms,
+            duration_us: 1000 * (offset + 1),
+            outcome: "success".to_owned(),
+            status: Some(200),
+            error_message: None,
+            request_headers: None,
+            response_headers: None,
+            response_body: None,
+        }),
+        delivery: Some(delivery),
+        dead_letter: None,
+    }
+}
+
+fn letter(offset: i64, webhook: &str, customer: Option<&str>, reason: &str) -> Change {
+    Change {
+        place: Place {
+            topic: "dead-letters".into(),
+            partition: 3,
+            offset,
+        },
+        written_at_ms: None,
+        delivery: None,
+        attempt: None,
+        dead_letter: Some(DeadLetterRow {
+            topic: "dead-letters".to_owned(),
+            partition: 3,
+            offset,
+            delivery_id: None,
+            webhook: Some(webhook.to_owned()),
+            customer: customer.map(str::to_owned),
+            event_type: None,
+            reason: reason.to_owned(),
+            message: "why".to_owned(),
+            attempts: Some(4),
+            last_status: Some(500),
+            died_at_ms: 5000 + offset,
+            replays: 0,
+            replayable: true,
+        }),
+    }
+}
+
+fn a_later_record_decides_in_whatever_order_they_come(base: &Base) {
+    let store = base.store();
+    let mut first = delivery(1, Status::Retrying);
+    first.error_message = Some("the receiver answered 500".to_owned());
+    first.next_attempt_at_ms = Some(9000);
+    let mut second = delivery(1, Status::Success);
+    (second.updated_at_ms, second.attempts) = (7000, 2);
+    let changes = [change(0, first), change(1, second.clone())];
+    store.apply(&changes).unwrap();
+    let forwards = everything(&store);
+    assert_eq!(forwards.0[0].delivery, second);
+    assert_eq!(forwards.0[0].attempts.len(), 2);
+    // Again, and the other way round: nothing changes.
+    store.apply(&changes).unwrap();
+    assert_eq!(everything(&store), forwards);
+    store.clear().unwrap();
+    for change in changes.iter().rev() {
+        store.apply(std::slice::from_ref(change)).unwrap();
+    }
+    assert_eq!(everything(&store), forwards);
+}
+
+fn pages_hold_every_delivery_once_and_newest_first(base: &Base) {
+    let store = base.store();
+    let rows: Vec<Change> = (0..23)
+        .map(|number| {
+            let mut row = delivery(number, Status::Success);
+            // Several of one millisecond, so that a page can end between them.
+            row.created_at_ms = 1000 + number / 5;
+            change(number, row)
+        })
+        .collect();
+    store.apply(&rows).unwrap();
+    let filter = DeliveryFilter {
+        webhook: Some("wh_a".to_owned()),
+        ..DeliveryFilter::default()
+    };
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store
+            .deliveries(&Scope::All, &filter, after.as_ref(), 4)
+            .unwrap();
+        seen.extend(page.rows.into_iter().map(|row| row.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..23)
+        .rev()
+        .map(|number| format!("dlv_{number:04}"))
+        .collect();
+    assert_eq!(seen, expected);
+    // However much is asked for, a page is bounded.
+    assert_eq!(
+        store
+            .deliveries(&Scope::All, &filter, None, u32::MAX)
+            .unwrap()
+            .rows
+            .len(),
+        23
+    );
+}
+
+fn nobody_sees_another_customers_rows_whatever_is_asked(base: &Base) {
+    let store = base.store();
+    let mut theirs = delivery(2, Status::Failed);
+    theirs.customer = Some("2".to_owned());
+    let mut nobodys = delivery(3, Status::Failed);
+    nobodys.customer = None;
+    store
+        .apply(&[
+            change(0, delivery(1, Status::Failed)),
+            change(1, theirs),
+            change(2, nobodys),
+            letter(0, "wh_a", Some("1"), "exhausted"),
+            letter(1, "wh_a", Some("2"), "exhausted"),
+            letter(2, "wh_a", None, "undecodable"),
+        ])
+        .unwrap();
+    let mine = Scope::Customer("1".to_owned());
+    let ask_for_theirs = DeliveryFilter {
+        customer: Some("2".to_owned()),
+        ..DeliveryFilter::default()
+    };
+    let all = DeliveryFilter::default();
+    let ids = |scope: &Scope, filter: &DeliveryFilter| -> Vec<String> {
+        let page = store.deliveries(scope, filter, None, 10).unwrap();
+        page.rows.into_iter().map(|row| row.id).collect()
+    };
+    assert_eq!(ids(&mine, &all), ["dlv_0001"]);
+    assert_eq!(ids(&mine, &ask_for_theirs), Vec::<String>::new());
+    assert_eq!(ids(&Scope::All, &ask_for_theirs), ["dlv_0002"]);
+    assert!(store.delivery(&mine, "dlv_0001").unwrap().is_some());
+    for id in ["dlv_0002", "dlv_0003"] {
+        assert!(store.delivery(&mine, id).unwrap().is_none());
+        assert!(store.delivery(&Scope::All, id).unwrap().is_some());
+    }
+    assert_eq!(store.statistics(&mine, &all).unwrap().total, 1);
+    assert_eq!(
+        store
+            .statistics(&mine, &all)
+            .unwrap()
+            .response_times
+            .attempts,
+        1
+    );
+    assert_eq!(store.unsuccessful(&mine).unwrap().values().sum::<u64>(), 1);
+    let letters = LetterFilter::default();
+    let page = store.dead_letters(&mine, &letters, None, 10).unwrap();
+    assert_eq!(page.rows.len(), 1);
+    let counts = store.dead_letter_counts(&mine, &letters).unwrap();
+    assert_eq!(
+        counts.into_iter().collect::<Vec<_>>(),
+        [("exhausted".to_owned(), 1)]
+    );
+    let counts = store.dead_letter_counts(&Scope::All, &letters).unwrap();
+    assert_eq!(counts.values().sum::<u64>(), 3);
+}
+
+fn filters_are_all_held_to(base: &Base) {
+    let store = base.store();
+    let mut other = delivery(2, Status::Failed);
+    other.webhook = "wh_b".to_owned();
+    let mut typed = delivery(3, Status::Failed);
+    typed.event_type = "job.created".to_owned();
+    store
+        .apply(&[
+            change(0, delivery(1, Status::Failed)),
+            change(1, other),
+            change(2, typed),
+            change(3, delivery(4, Status::Success)),
+            letter(0, "wh_a", Some("1"), "exhausted"),
+            letter(1, "wh_b", Some("1"), "rejected"),
+        ])
+        .unwrap();
+    let count = |change: &dyn Fn(&mut DeliveryFilter)| {
+        let mut filter = DeliveryFilter::default();
+        change(&mut filter);
+        let page = store.deliveries(&Scope::All, &filter, None, 10).unwrap();
+        assert_eq!(
+            page.rows.len() as u64,
+            store.statistics(&Scope::All, &filter).unwrap().total
+        );
+        page.rows.len()
+    };
+    assert_eq!(count(&|_| {}), 4);
+    assert_eq!(count(&|filter| filter.webhook = Some("wh_b".into())), 1);
+    assert_eq!(count(&|filter| filter.status = Some(Status::Failed)), 3);
+    assert_eq!(count(&|filter| filter.status = Some(Status::Success)), 1);
+    assert_eq!(count(&|filter| filter.status = Some(Status::Pending)), 0);
+    assert_eq!(
+        count(&|filter| filter.event_type = Some("job.created".into())),
+        1
+    );
+    assert_eq!(count(&|filter| filter.since_ms = Some(1003)), 2);
+    assert_eq!(count(&|filter| filter.until_ms = Some(1003)), 2);
+    let letters = |change: &dyn Fn(&mut LetterFilter)| {
+        let mut filter = LetterFilter::default();
+        change(&mut filter);
+        store
+            .dead_letters(&Scope::All, &filter, None, 10)
+            .unwrap()
+            .rows
+            .len()
+    };
+    assert_eq!(letters(&|_| {}), 2);
+    assert_eq!(
+        letters(&|filter| filter.reason = Some("rejected".into())),
+        1
+    );
+    assert_eq!(letters(&|filter| filter.webhook = Some("wh_a".into())), 1);
+    assert_eq!(letters(&|filter| filter.last_status = Some(404)), 0);
+    assert_eq!(letters(&|filter| filter.since_ms = Some(5001)), 1);
+    let first = store
+        .dead_letters(&Scope::All, &LetterFilter::default(), None, 1)
+        .unwrap();
+    assert_eq!(first.rows[0].offset, 1);
+    let second = store
+        .dead_letters(
+            &Scope::All,
+            &LetterFilter::default(),
+            first.next.as_ref(),
+            1,
+        )
+        .unwrap();
+    assert_eq!((second.rows[0].offset, second.next), (0, None));
+}
+
+fn statistics_count_what_became_of_deliveries(base: &Base) {
+    let store = base.store();
+    let rows: Vec<Change> = (0..20)
+        .map(|number| {
+            let status = match number {
+                0..15 => Status::Success,
+                15..18 => Status::Failed,
+                _ => Status::Retrying,
+            };
+            change(number, delivery(number, status))
+        })
+        .collect();
+    store.apply(&rows).unwrap();
+    let told = store
+        .statistics(&Scope::All, &DeliveryFilter::default())
+        .unwrap();
+    assert_eq!((told.total, told.success, told.failure), (20, 15, 3));
+    assert_eq!(told.by_status["retrying"], 2);
+    assert_eq!(told.by_status["held"], 0);
+    assert!((told.success_rate.unwrap() - 15.0 / 18.0).abs() < 1e-9);
+    assert_eq!(told.last_triggered_at_ms, Some(1019));
+    // Durations are 1, 2 … 20 ms.
+    let times = told.response_times;
+    assert_eq!((times.attempts, times.p50, times.p95), (20, 10.0, 19.0));
+    assert!((times.average - 10.5).abs() < 1e-9);
+}
+
+fn what_is_older_than_the_retention_goes_and_nothing_else(base: &Base) {
+    let store = base.store();
+    let mut rows: Vec<Change> = (0..10)
+        .map(|number| change(number, delivery(number, Status::Success)))
+        .collect();
+    rows.extend((0..4).map(|offset| letter(offset, "wh_a", None, "exhausted")));
+    store.apply(&rows).unwrap();
+    // In small batches: each says whether there may be more.
+    assert!(store.forget(1005, 3).unwrap());
+    assert!(!store.forget(1005, 3).unwrap());
+    let (deliveries, letters) = everything(&store);
+    assert_eq!(deliveries.len(), 5);
+    assert!(
+        deliveries
+            .iter()
+            .all(|told| told.delivery.created_at_ms >= 1005 && told.attempts.len() == 1)
+    );
+    assert_eq!(letters.len(), 4);
+    assert!(!store.forget(5002, 100).unwrap());
+    let (deliveries, letters) = everything(&store);
+    assert_eq!((deliveries.len(), letters.len()), (0, 2));
+    assert!(store.bytes().unwrap() > 0);
+}
+
+fn positions_are_written_with_their_rows(base: &Base) {
+    let store = base.store();
+    assert!(store.positions().unwrap().is_empty());
+    store
+        .apply(&[
+            change(7, delivery(1, Status::Success)),
+            change(4, delivery(2, Status::Success)),
+            letter(9, "wh_a", None, "exhausted"),
+        ])
+        .unwrap();
+    let positions = base.store().positions().unwrap();
+    assert_eq!(positions[&("attempts".to_owned(), 0)], 8);
+    assert_eq!(positions[&("dead-letters".to_owned(), 3)], 10);
+    store.clear().unwrap();
+    assert!(store.positions().unwrap().is_empty());
+    assert!(everything(&store).0.is_empty());
+}
+
+fn hostile_texts_are_stored_and_found_as_they_are(base: &Base) {
+    let store = base.store();
+    let mut row = delivery(1, Status::Failed);
+    row.event_type = "a'; DROP TABLE postrider_deliveries; --".to_owned();
+    row.error_message = Some("NUL \0 and \u{1f980} and \"quotes\"".to_owned());
+    row.id = "dlv_%".to_owned();
+    store.apply(&[change(0, row.clone())]).unwrap();
+    let filter = DeliveryFilter {
+        event_type: Some(row.event_type.clone()),
+        ..DeliveryFilter::default()
+    };
+    let page = store.deliveries(&Scope::All, &filter, None, 10).unwrap();
+    assert_eq!(page.rows[0].event_type, row.event_type);
+    let message = page.rows[0].error_message.clone().unwrap();
+    assert_eq!(message, "NUL \u{fffd} and \u{1f980} and \"quotes\"");
+    assert!(store.delivery(&Scope::All, "dlv_%").unwrap().is_some());
+    assert!(
+        store
+            .delivery(&Scope::All, "' OR 1=1 --")
+            .unwrap()
+            .is_none()
+    );
+    let theirs = Scope::Customer("1' OR '1'='1".to_owned());
+    assert!(store.delivery(&theirs, "dlv_%").unwrap().is_none());
+}
