@@ -152,6 +152,8 @@ pub struct DeadLetter {
     pub reason: String,
     pub message: String,
     pub webhook: Option<String>,
+    /// The customer of its webhook when it died, where that was written.
+    pub customer: Option<String>,
     pub event_type: Option<String>,
     pub attempts: Option<u32>,
     pub last_status: Option<u16>,
@@ -186,6 +188,7 @@ impl DeadLetter {
             ])
             .unwrap_or_default(),
             webhook: text(&[name::WEBHOOK_ID]),
+            customer: text(&[name::CUSTOMER]),
             event_type: text(&[name::EVENT_TYPE]),
             attempts: header_text(list, ERRORS_COUNT).and_then(|text| text.parse().ok()),
             last_status: header_text(list, name::LAST_STATUS).and_then(|text| text.parse().ok()),

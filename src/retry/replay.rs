@@ -35,6 +35,9 @@ pub struct LetterFilter {
     /// Only letters of these webhooks: those that whoever asks may see. An empty set means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<BTreeSet<String>>,
+    /// Only letters of this customer. One that does not say whose it is passes: `webhooks`, which is set beside this, decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
 }
 
 impl LetterFilter {
@@ -56,7 +59,12 @@ impl LetterFilter {
             let webhook = letter.webhook.as_ref();
             webhook.is_some_and(|webhook| seen.contains(webhook))
         });
+        let is_theirs = match (&self.customer, &letter.customer) {
+            (Some(wanted), Some(found)) => wanted == found,
+            _ => true,
+        };
         is_seen
+            && is_theirs
             && type_holds
             && holds(self.webhook.as_ref(), letter.webhook.as_ref())
             && holds(self.reason.as_ref(), Some(&letter.reason))
@@ -73,7 +81,16 @@ impl LetterFilter {
         fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
             one.is_some() && other.is_some() && one != other
         }
-        differ(self.webhook.as_ref(), other.webhook.as_ref())
+        let is_left_out = |one: &Self, other: &Self| {
+            let seen = one.webhooks.as_ref();
+            seen.zip(other.webhook.as_ref())
+                .is_some_and(|(seen, webhook)| !seen.contains(webhook))
+        };
+        let seen = self.webhooks.as_ref().zip(other.webhooks.as_ref());
+        seen.is_some_and(|(mine, theirs)| mine.is_disjoint(theirs))
+            || is_left_out(self, other)
+            || is_left_out(other, self)
+            || differ(self.webhook.as_ref(), other.webhook.as_ref())
             || differ(self.reason.as_ref(), other.reason.as_ref())
             || differ(self.status.as_ref(), other.status.as_ref())
             || differ(self.delivery.as_ref(), other.delivery.as_ref())
@@ -180,6 +197,9 @@ pub struct Job {
     /// Letters sent in per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
+    /// Letters that were replayed so often before stay as they are: something sends them round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_replays: Option<u32>,
     #[serde(default)]
     pub runner: Runner,
     /// Why it stopped, when that was not asked for.
@@ -257,6 +277,11 @@ impl Job {
         }
     }
 
+    /// Whether a letter that was replayed so often before is left.
+    pub fn is_too_often(&self, replays: u32) -> bool {
+        self.max_replays.is_some_and(|most| replays >= most)
+    }
+
     /// Whether both may come to the same letter yet.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.topic == other.topic
@@ -276,7 +301,8 @@ impl Job {
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
         let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
-        let is_possible = self.deed == Deed::Discard || letter.is_replayable();
+        let is_possible = self.deed == Deed::Discard
+            || (letter.is_replayable() && !self.is_too_often(letter.replay_count));
         (is_passed && is_meant && is_possible).then(|| {
             let run = self.resumptions.iter().rev().find(|resumption| {
                 resumption

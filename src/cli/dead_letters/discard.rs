@@ -65,6 +65,7 @@ impl Discard {
             rate: None,
             runner: Runner::Command,
             limit: self.limit,
+            max_replays: None,
         })?;
         if self.dry_run || plan.counts.total == 0 {
             return match self.output {

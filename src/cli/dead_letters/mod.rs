@@ -74,6 +74,12 @@ fn describe(counts: &Counts) -> String {
             counts.not_replayable
         ));
     }
+    if counts.replayed_too_often > 0 {
+        text.push_str(&format!(
+            "; {} more were replayed too often before (--max-replays)",
+            counts.replayed_too_often
+        ));
+    }
     if counts.done_before > 0 {
         text.push_str(&format!(
             "; {} more were replayed or discarded before",

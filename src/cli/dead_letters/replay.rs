@@ -38,6 +38,9 @@ pub(super) struct Replay {
     /// Also those that were replayed or discarded before
     #[arg(long)]
     again: bool,
+    /// Leave letters that were replayed so often before, and died each time
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    max_replays: u32,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -92,6 +95,7 @@ impl Replay {
             reason: String::new(),
             rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
             limit: self.limit,
+            max_replays: Some(self.max_replays),
             runner: if self.detach {
                 Runner::Fleet
             } else {

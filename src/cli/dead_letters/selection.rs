@@ -51,6 +51,7 @@ impl Selection {
             until_ms: self.until,
             delivery: self.delivery,
             webhooks: None,
+            customer: None,
         }
     }
 }

@@ -214,6 +214,7 @@ impl Run<'_> {
     fn wanted(&self, record: Record) -> Option<crate::delivery::Delivery> {
         let letter = DeadLetter::from_record(record);
         let is_meant = self.job.filter.matches(&letter)
+            && !self.job.is_too_often(letter.replay_count)
             && (self.job.again || self.others.doer(&letter).is_none());
         if !is_meant {
             return None;

@@ -32,6 +32,7 @@ fn job(filter: LetterFilter, next: i64) -> Job {
         again: false,
         reason: String::new(),
         rate: None,
+        max_replays: None,
         runner: Runner::Command,
         note: String::new(),
         state: State::Running,

@@ -4,8 +4,10 @@
 //! - `tenants`: every route of the document with another tenant's ids; roles; tokens
 //! - `races`: two instances that write one webhook
 //! - `events`: events and matching over HTTP
+//! - `past`: deliveries, dead letters and replays
 
 mod events;
+mod past;
 mod races;
 mod tenants;
 mod webhooks;
