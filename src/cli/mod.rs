@@ -11,6 +11,7 @@ mod history;
 mod input;
 mod listen;
 mod output;
+mod remote;
 mod replays;
 mod run;
 mod sign;

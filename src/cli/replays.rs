@@ -2,7 +2,11 @@
 
 use clap::{Args, Subcommand};
 
-use super::output::{Output, print, print_json, table};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::output::{Output, escaped, print, print_json, table};
+use super::remote::{Client, Remote, segment};
 use super::{Answer, Context};
 use crate::app;
 use crate::pipeline::replaying::Replaying;
@@ -12,6 +16,8 @@ use crate::retry::replay::{Deed, Job, Runner, State, Want};
 /// `postrider replays`.
 #[derive(Args)]
 pub(super) struct Replays {
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -47,6 +53,9 @@ struct One {
 
 impl Replays {
     pub(super) fn run(self, context: &Context) -> Answer {
+        if let Some(client) = self.remote.client()? {
+            return self.ask(&client);
+        }
         let config = context.config()?;
         let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
         let topics = Topics::new(&config.kafka.topic_prefix);
@@ -84,6 +93,81 @@ impl Replays {
             }
         }
     }
+}
+
+/// A replay as the API shows it.
+#[derive(Deserialize)]
+struct Shown {
+    id: String,
+    deed: String,
+    by: String,
+    state: String,
+    done: u64,
+    total: u64,
+    reason_text: Option<String>,
+    note: Option<String>,
+}
+
+impl Replays {
+    fn ask(self, client: &Client) -> Answer {
+        let (one, word) = match self.command {
+            Command::List(listing) => {
+                let mut all: Vec<Value> = Vec::new();
+                let mut query = vec![("page_size", "200".to_owned())];
+                loop {
+                    let page: Value = client.get("/replays/", &query)?;
+                    all.extend(page["results"].as_array().into_iter().flatten().cloned());
+                    match page["next"].as_str() {
+                        Some(next) => {
+                            query.truncate(1);
+                            query.push(("cursor", next.to_owned()));
+                        }
+                        None => break,
+                    }
+                }
+                all.reverse();
+                return match listing.output {
+                    Output::Json => print_json(&all),
+                    Output::Table => print_shown(all),
+                };
+            }
+            Command::Show(one) => {
+                let job: Value = client.get(&format!("/replays/{}/", segment(&one.id)), &[])?;
+                return match one.output {
+                    Output::Json => print_json(&job),
+                    Output::Table => print_shown(vec![job]),
+                };
+            }
+            Command::Pause(one) => (one, "pause"),
+            Command::Resume(one) => (one, "resume"),
+            Command::Cancel(one) => (one, "cancel"),
+        };
+        let path = format!("/replays/{}/{word}/", segment(&one.id));
+        let job: Value = client.post(&path, &json!({}))?;
+        match one.output {
+            Output::Json => print_json(&job),
+            Output::Table => print(&format!(
+                "{}: the routers were told to {word} it after its batch\n",
+                escaped(&one.id)
+            )),
+        }
+    }
+}
+
+fn print_shown(jobs: Vec<Value>) -> Answer {
+    let mut table = table(&["id", "deed", "by", "state", "done", "note"]);
+    for job in jobs {
+        let job: Shown = serde_json::from_value(job)?;
+        table.add_row(vec![
+            escaped(&job.id),
+            escaped(&job.deed),
+            escaped(&job.by),
+            escaped(&job.state),
+            format!("{} of {}", job.done, job.total),
+            escaped(&job.note.or(job.reason_text).unwrap_or_default()),
+        ]);
+    }
+    print(&format!("{table}\n"))
 }
 
 /// The word for a state.

@@ -57,6 +57,10 @@ pub(super) fn replay(job: Job) -> Replay {
         Deed::Replay => "replay",
         Deed::Discard => "discard",
     };
+    let by = match job.runner {
+        Runner::Command => "command",
+        Runner::Fleet => "routers",
+    };
     let text = |text: String| (!text.is_empty()).then_some(text);
     let filter = job.filter;
     // What was given; how the job is confined is nobody's concern.
@@ -74,6 +78,7 @@ pub(super) fn replay(job: Job) -> Replay {
     Replay {
         id: job.id,
         deed: deed.to_owned(),
+        by: by.to_owned(),
         state: state.to_owned(),
         done: job.done,
         total: job.total,

@@ -146,7 +146,12 @@ impl Past for Known {
     }
 
     fn delivery(&self, tenant: &Tenant, id: &str) -> Result<Option<Told>, Problem> {
-        let told = self.store()?.delivery(&scope(tenant), id);
+        let store = self.store()?;
+        // No id has them, and PostgreSQL takes no NUL.
+        if id.contains(char::is_control) {
+            return Ok(None);
+        }
+        let told = store.delivery(&scope(tenant), id);
         let told = told.map_err(|fault| away(&fault))?;
         Ok(told.map(|told| Told {
             delivery: delivery(told.delivery),

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::output::{Output, print, print_json};
+use super::super::remote::{Client, Remote};
 use super::super::{Answer, Context};
+use super::remote::Order as RemoteOrder;
 use super::selection::Selection;
 use crate::outbound::guard::Guard;
 use crate::pipeline::replaying::{Asked, Halt, Order, Replaying};
@@ -60,12 +62,15 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
         let must_ask = !self.yes && !self.dry_run && self.resume.is_none();
         if must_ask && !std::io::stdin().is_terminal() {
             super::super::wrong_usage(
                 "there is no terminal to ask on: add --yes to replay, or --dry-run to count",
             );
+        }
+        if let Some(client) = remote.client()? {
+            return self.ask(&client, must_ask);
         }
         let config = context.config()?;
         let replaying = super::open(context, self.dead_topic.as_deref())?;
@@ -129,6 +134,41 @@ impl Replay {
             };
         }
         send(&replaying, job, output)
+    }
+}
+
+impl Replay {
+    fn ask(self, client: &Client, must_ask: bool) -> Answer {
+        if self.resume.is_some() {
+            super::super::wrong_usage(
+                "the API resumes what the routers work on: `postrider replays resume`",
+            );
+        }
+        if self.dead_topic.is_some() {
+            super::super::wrong_usage(
+                "the API knows its own dead letters only; leave --api out to read --dead-topic",
+            );
+        }
+        let mut body: Map<String, Value> = self
+            .selection
+            .members()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        body.insert("rate".to_owned(), self.rate.into());
+        body.insert("limit".to_owned(), self.limit.into());
+        body.insert("to".to_owned(), self.to.into());
+        body.insert("again".to_owned(), self.again.into());
+        body.insert("max_replays".to_owned(), self.max_replays.into());
+        let order = RemoteOrder {
+            path: "/replays/",
+            body,
+            dry_run: self.dry_run,
+            must_ask,
+            follow: !self.detach,
+            output: self.output,
+        };
+        order.carry_out(client)
     }
 }
 

@@ -32,6 +32,8 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(12);
 const ID_PREFIX: &str = "rp_";
 /// What stands before a job's id in the key of a wish about it.
 const WISH_PREFIX: &str = "wish/";
+/// What stands before a job's id in the key of a claim to go on with it.
+const CLAIM_PREFIX: &str = "claim/";
 
 /// Why an order cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -202,9 +204,26 @@ impl Replaying {
             return Err(Error::Busy(job.id));
         }
         self.refuse_beside(&job, |_| true)?;
+        // Two may resume at the same moment. Whoever still finds its claim after it wrote the job is alone: a later claim was written after
+        // the job, and its writer finds the job at work.
+        let key = format!("{CLAIM_PREFIX}{id}");
+        let mine = Bytes::from(uuid::Uuid::now_v7().simple().to_string());
+        self.put(&key, Some(mine.clone()))?;
+        if !self.holds(&key, &mine)? || self.job(id)?.is_alive(now_ms()) {
+            return Err(Error::Busy(job.id));
+        }
         job.take_up(now_ms());
         self.write(&job)?;
+        if !self.holds(&key, &mine)? {
+            return Err(Error::Busy(job.id));
+        }
         Ok(job)
+    }
+
+    fn holds(&self, key: &str, claim: &Bytes) -> Result<bool, Error> {
+        let mut latest = table::latest(&self.connection, &self.replays)?;
+        let found = latest.remove(key.as_bytes());
+        Ok(found.and_then(|record| record.payload).as_ref() == Some(claim))
     }
 
     /// Tells the routers what is wanted of a job of theirs: it is done within a batch.

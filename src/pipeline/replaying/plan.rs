@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::now_ms;
 use super::{Error, ID_PREFIX, Replaying};
@@ -36,7 +36,7 @@ pub struct Order {
 }
 
 /// How many letters an order means.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub total: u64,
     pub by_reason: BTreeMap<String, u64>,
@@ -206,7 +206,8 @@ impl Replaying {
 
     fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
         let mut spans = spans(&self.connection, &self.letters)?;
-        if let Some(since_ms) = filter.since_ms {
+        // Kafka takes negative times for words: -1 is the end, -2 the beginning.
+        if let Some(since_ms) = filter.since_ms.filter(|since_ms| *since_ms > 0) {
             narrow_to_time(&self.connection, &self.letters, &mut spans, since_ms)?;
         }
         Ok(spans)

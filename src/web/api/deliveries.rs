@@ -46,6 +46,17 @@ pub(super) fn time(query: &Query, name: &str) -> Result<Option<i64>, Problem> {
     }
 }
 
+/// A word of a query. No id or type holds control characters, and PostgreSQL takes no NUL.
+fn word(query: &Query, name: &str) -> Result<Option<String>, Problem> {
+    match query.get(name) {
+        Some(text) if text.contains(char::is_control) => Err(Problem::of_parameter(
+            name,
+            "it must be text without control characters",
+        )),
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
 fn status(query: &Query) -> Result<Option<String>, Problem> {
     match query.get("status") {
         Some(word) if !STATUSES.contains(&word) => Err(Problem::of_parameter(
@@ -95,10 +106,10 @@ pub(super) async fn list_deliveries(
     ])?;
     let size = paging::size(&query)?;
     let filter = DeliveryFilter {
-        customer: query.get("customer").map(str::to_owned),
-        webhook: query.get("webhook").map(str::to_owned),
+        customer: word(&query, "customer")?,
+        webhook: word(&query, "webhook")?,
         status: status(&query)?,
-        event_type: query.get("event_type").map(str::to_owned),
+        event_type: word(&query, "event_type")?,
         since_ms: time(&query, "since")?,
         until_ms: time(&query, "until")?,
     };
@@ -240,8 +251,8 @@ fn order_of(id: &str) -> Order {
 fn statistics_filter(query: &Query, webhook: Option<String>) -> Result<DeliveryFilter, Problem> {
     Ok(DeliveryFilter {
         webhook,
-        customer: query.get("customer").map(str::to_owned),
-        event_type: query.get("event_type").map(str::to_owned),
+        customer: word(query, "customer")?,
+        event_type: word(query, "event_type")?,
         since_ms: time(query, "since")?,
         until_ms: time(query, "until")?,
         status: None,

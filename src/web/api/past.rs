@@ -303,6 +303,9 @@ pub struct Replay {
     /// `replay discard`.
     #[schema(example = "replay")]
     pub deed: String,
+    /// Who works on it: `routers`, or the `command` that began it.
+    #[schema(example = "routers")]
+    pub by: String,
     /// `running stopped finished cancelled undone`.
     #[schema(example = "running")]
     pub state: String,

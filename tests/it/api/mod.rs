@@ -4,8 +4,10 @@
 //! - `tenants`: every route of the document with another tenant's ids; roles; tokens
 //! - `races`: two instances that write one webhook
 //! - `events`: events and matching over HTTP
+//! - `commands`: the command line with `--api`
 //! - `past`: deliveries, dead letters and replays
 
+mod commands;
 mod events;
 mod past;
 mod races;

@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(30);
 const MORE: &str = "outbound.breaker_failures = 1000\n";
 
 /// A receiver that answers 500 until it is mended.
-fn broken() -> (Receiver, Arc<AtomicBool>) {
+pub(super) fn broken() -> (Receiver, Arc<AtomicBool>) {
     let is_mended = Arc::new(AtomicBool::new(false));
     let mended = Arc::clone(&is_mended);
     let receiver = Receiver::start(move |request| {
@@ -27,7 +27,7 @@ fn broken() -> (Receiver, Arc<AtomicBool>) {
     (receiver, is_mended)
 }
 
-fn emit(router: &Router<'_>, customer: u64, count: usize) {
+pub(super) fn emit(router: &Router<'_>, customer: u64, count: usize) {
     let all: Vec<Sent> = (0..count)
         .map(|n| {
             let event = json!({"event_type": "job.failed", "customer": customer, "n": n});
@@ -38,7 +38,7 @@ fn emit(router: &Router<'_>, customer: u64, count: usize) {
     router.cluster.produce_all(&topic, &all);
 }
 
-fn wait_for_total(client: &Client, path: &str, total: u64) -> Value {
+pub(super) fn wait_for_total(client: &Client, path: &str, total: u64) -> Value {
     eventually(&format!("{total} of {path}"), SOON, || {
         let found = client.get(path).expect(200);
         (found["total"] == total).then_some(found)
