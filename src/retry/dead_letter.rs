@@ -207,6 +207,30 @@ impl DeadLetter {
         self.delivery.is_some() && self.full_bytes.is_none()
     }
 
+    /// Whether it is a whole record that never became a delivery, so that it can go into a topic again.
+    pub fn is_whole_record(&self) -> bool {
+        self.delivery.is_none() && self.full_bytes.is_none()
+    }
+
+    /// The record as it once came, for a topic: without what its death added to its headers.
+    pub fn to_topic(&self, topic: &str) -> Option<Outgoing> {
+        if !self.is_whole_record() {
+            return None;
+        }
+        let mut headers = self.record.headers.clone();
+        headers.retain(|header| {
+            !name::is_ours(&header.name)
+                && !header.name.starts_with("__connect.errors.")
+                && !header.name.starts_with("kafka_dlt-")
+        });
+        Some(Outgoing {
+            topic: topic.into(),
+            key: self.record.key.clone(),
+            payload: self.record.payload.clone(),
+            headers,
+        })
+    }
+
     /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.
     pub fn to_replay(&self, replay_id: &str, url: Option<&str>, now_ms: i64) -> Option<Delivery> {
         if !self.is_replayable() {

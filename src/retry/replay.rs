@@ -188,6 +188,9 @@ pub struct Job {
     /// Replayed to this URL rather than the webhook's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Records that are no deliveries, written to this topic as they once came: what another program, or an undecodable event, left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
     /// Also what an earlier job has done already.
     #[serde(default)]
     pub again: bool,
@@ -301,8 +304,12 @@ impl Job {
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
         let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
-        let is_possible = self.deed == Deed::Discard
-            || (letter.is_replayable() && !self.is_too_often(letter.replay_count));
+        let can_go = match &self.into {
+            Some(_) => letter.is_whole_record(),
+            None => letter.is_replayable(),
+        };
+        let is_possible =
+            self.deed == Deed::Discard || (can_go && !self.is_too_often(letter.replay_count));
         (is_passed && is_meant && is_possible).then(|| {
             let run = self.resumptions.iter().rev().find(|resumption| {
                 resumption

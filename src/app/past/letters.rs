@@ -252,6 +252,7 @@ impl Known {
             },
             filter: self.filter(tenant, &order.selection),
             to,
+            into: None,
             again: order.again,
             reason: order.discard.clone().unwrap_or_default(),
             rate: order

@@ -84,6 +84,7 @@ impl Discard {
             deed: Deed::Discard,
             filter: self.selection.filter(),
             to: None,
+            into: None,
             again: false,
             reason: self.reason_text.unwrap_or_default(),
             rate: None,

@@ -34,6 +34,9 @@ pub(super) struct Replay {
     /// To this URL rather than the webhooks' own
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// Only what never was a delivery (undecodable events, letters of other programs), into this topic as it once came
+    #[arg(long, value_name = "TOPIC", conflicts_with = "to")]
+    into: Option<String>,
     /// Count only
     #[arg(long)]
     dry_run: bool,
@@ -51,7 +54,7 @@ pub(super) struct Replay {
     detach: bool,
     /// Go on with a replay that was stopped
     #[arg(long, value_name = "REPLAY_ID", conflicts_with_all = [
-        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "again", "dry_run", "dead_topic",
+        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "into", "again", "dry_run", "dead_topic",
     ])]
     resume: Option<String>,
     /// Read the dead letters of this topic
@@ -91,11 +94,19 @@ impl Replay {
             }
             None => None,
         };
+        if let Some(topic) = &self.into
+            && !replaying.has_topic(topic)?
+        {
+            bail!(
+                "there is no topic {topic}; a source topic belongs to its producers, so have it made"
+            );
+        }
         let everything = self.selection.is_everything();
         let plan = replaying.plan(Order {
             deed: Deed::Replay,
             filter: self.selection.filter(),
             to,
+            into: self.into,
             again: self.again,
             reason: String::new(),
             rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
@@ -144,9 +155,9 @@ impl Replay {
                 "the API resumes what the routers work on: `postrider replays resume`",
             );
         }
-        if self.dead_topic.is_some() {
+        if self.dead_topic.is_some() || self.into.is_some() {
             super::super::wrong_usage(
-                "the API knows its own dead letters only; leave --api out to read --dead-topic",
+                "the API knows its own deliveries only; leave --api out for --dead-topic and --into",
             );
         }
         let mut body: Map<String, Value> = self

@@ -49,6 +49,7 @@ impl Retry {
                 ..LetterFilter::default()
             },
             to: None,
+            into: None,
             again: false,
             reason: String::new(),
             rate: None,

@@ -268,6 +268,15 @@ impl Replaying {
         Ok(job)
     }
 
+    /// Whether the cluster has a topic.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`].
+    pub fn has_topic(&self, name: &str) -> Result<bool, Error> {
+        let cluster = crate::kafka::topics::describe(&self.connection)?;
+        Ok(cluster.topics.contains_key(name))
+    }
+
     /// The job of an id.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct Order {
     pub filter: LetterFilter,
     /// Another URL than the webhooks' own. The caller has asked the guard about it; it is asked again at each request.
     pub to: Option<url::Url>,
+    /// What never was a delivery, into this topic. The caller has seen that there is one.
+    pub into: Option<String>,
     /// Also what was replayed or discarded before.
     pub again: bool,
     /// Why, for a discard.
@@ -186,6 +188,7 @@ impl Replaying {
             deed: order.deed,
             filter: order.filter,
             to: order.to.map(String::from),
+            into: order.into,
             again: order.again,
             reason: order.reason,
             rate: order.rate,
@@ -241,7 +244,7 @@ enum Standing {
 fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
     if !order.again && jobs.doer(letter).is_some() {
         Standing::Done
-    } else if order.deed == Deed::Replay && !letter.is_replayable() {
+    } else if order.deed == Deed::Replay && !can_go(order, letter) {
         Standing::Impossible
     } else if order
         .max_replays
@@ -250,6 +253,13 @@ fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
         Standing::TooOften
     } else {
         Standing::Meant
+    }
+}
+
+fn can_go(order: &Order, letter: &DeadLetter) -> bool {
+    match &order.into {
+        Some(_) => letter.is_whole_record(),
+        None => letter.is_replayable(),
     }
 }
 

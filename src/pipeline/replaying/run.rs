@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::now_ms;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
 use crate::kafka::table::{Span, scan};
-use crate::record::{Record, Source};
+use crate::record::{Outgoing, Record, Source};
 use crate::retry::dead_letter::DeadLetter;
 use crate::retry::replay::{Job, Jobs, Runner, SILENT_AFTER_MS, State};
 
@@ -174,7 +174,7 @@ impl Run<'_> {
             self.settle(partition, offset)?;
             return Ok(false);
         }
-        let Some(delivery) = self.wanted(record) else {
+        let Some(outgoing) = self.wanted(record) else {
             if self.batch.began.elapsed() >= BATCH_TIME {
                 self.settle(partition, offset.saturating_add(1))?;
             }
@@ -197,9 +197,8 @@ impl Run<'_> {
             offset,
         };
         let answers = self.batch.to_answer.clone();
-        let record = delivery.to_record(&self.replaying.dispatch, true);
         self.replaying.producer.send(
-            &record,
+            &outgoing,
             Box::new(move |written| {
                 let refusal = written.err().map(|refused| refused.to_string());
                 // Nobody listens any more when the job has given up.
@@ -210,8 +209,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The delivery to send, unless the letter is not meant, done already, or none.
-    fn wanted(&self, record: Record) -> Option<crate::delivery::Delivery> {
+    /// What to send, unless the letter is not meant, done already, or nothing that can be sent.
+    fn wanted(&self, record: Record) -> Option<Outgoing> {
         let letter = DeadLetter::from_record(record);
         let is_meant = self.job.filter.matches(&letter)
             && !self.job.is_too_often(letter.replay_count)
@@ -219,7 +218,11 @@ impl Run<'_> {
         if !is_meant {
             return None;
         }
-        letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())
+        if let Some(topic) = &self.job.into {
+            return letter.to_topic(topic);
+        }
+        let delivery = letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())?;
+        Some(delivery.to_record(&self.replaying.dispatch, true))
     }
 
     /// Waits until the batch is in `dispatch`, then writes that everything below `next` is done.

@@ -29,6 +29,7 @@ fn job(filter: LetterFilter, next: i64) -> Job {
         deed: Deed::Replay,
         filter,
         to: None,
+        into: None,
         again: false,
         reason: String::new(),
         rate: None,
