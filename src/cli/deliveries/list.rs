@@ -85,7 +85,7 @@ impl List {
             query.push(("page_size", left.to_string()));
             query.extend(next.take().map(|cursor| ("cursor", cursor)));
             let page: Page = client.get("/webhook-deliveries/", &query)?;
-            results.extend(page.results.into_iter().map(Line::from_api));
+            results.extend(page.results.into_iter().map(Line::with_our_times));
             next = page.next;
             if next.is_none() {
                 break;

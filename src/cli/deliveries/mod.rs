@@ -94,7 +94,7 @@ impl From<DeliveryRow> for Line {
 
 impl Line {
     /// As it came from the API, with times as this command writes them.
-    fn from_api(mut self) -> Self {
+    fn with_our_times(mut self) -> Self {
         self.created_at = same_time(&self.created_at);
         self.updated_at = same_time(&self.updated_at);
         self.next_attempt_at = self.next_attempt_at.as_deref().map(same_time);

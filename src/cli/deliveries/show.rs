@@ -70,7 +70,7 @@ impl Show {
             Some(client) => {
                 let path = format!("/webhook-deliveries/{}/", segment(&self.id));
                 let mut found: Found = client.get(&path, &[])?;
-                found.delivery = found.delivery.from_api();
+                found.delivery = found.delivery.with_our_times();
                 for each in &mut found.tries {
                     each.started_at = same_time(&each.started_at);
                 }
