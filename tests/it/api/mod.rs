@@ -117,6 +117,10 @@ pub struct Client {
     runtime: tokio::runtime::Runtime,
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it asks the router under test, whose answers are short"
+)]
 impl Client {
     pub fn of(router: &Router<'_>, token: &str) -> Self {
         Self::at(router.app().api().unwrap(), token)

@@ -135,6 +135,9 @@ pub(in super::super) async fn create_webhook(
     .await
 }
 
+/// Makes a webhook's new form from the stored one and what was given.
+type Build = fn(&Api, &Subscription, &Map<String, Value>) -> Result<Draft, Problem>;
+
 /// Changes an existing webhook; `build` makes what is wanted of what is stored.
 async fn change(
     api: Arc<Api>,
@@ -143,7 +146,7 @@ async fn change(
     if_match: IfMatch,
     given: Map<String, Value>,
     action: &'static str,
-    build: fn(&Api, &Subscription, &Map<String, Value>) -> Result<Draft, Problem>,
+    build: Build,
 ) -> Result<Response, Problem> {
     let id = id_of(&id)?;
     if given
