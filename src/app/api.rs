@@ -1,12 +1,14 @@
 //! What stands behind the API: the catalog, the topics and the stages, asked in the API's words.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use sha2::{Digest, Sha256};
 use tracing::{error, info};
 
+use super::past::Known;
 use super::{Error, Running};
 use crate::config::Config;
 use crate::event::Event;
@@ -17,12 +19,14 @@ use crate::matching::explain::Fate;
 use crate::metrics::Metrics;
 use crate::outbound::guard::Guard;
 use crate::pipeline::changes::{Changes, Fault, Written};
+use crate::pipeline::replaying::Replaying;
 use crate::pipeline::{admission, now_ms, test_event};
 use crate::record::{Header, Outgoing, Record, SourceOffset};
 use crate::samples;
 use crate::subscription::{Draft, Edited, FieldError, Subscription, WebhookId};
 use crate::token::Token;
 use crate::web::api::events::{Explained, Placed, Read, Submission};
+use crate::web::api::past::Past;
 use crate::web::api::problem::Problem;
 use crate::web::api::{self, Api, Behind, Editor, Served, Settings, Standing};
 
@@ -53,6 +57,17 @@ pub(super) async fn serve(
     };
     let behind = Stood {
         running: Arc::clone(running),
+        past: Known {
+            running: Arc::clone(running),
+            replaying: Replaying::with(
+                connection.clone(),
+                running.ways.producer.clone(),
+                &running.ways.topics,
+            ),
+            guard: Guard::new(config.outbound.allow_networks.clone()),
+            rate: config.retry.held_drain_per_second,
+            readings: AtomicUsize::new(0),
+        },
         guard: Guard::new(config.outbound.allow_networks.clone()),
         customer_pointer: config.intake.customer_pointer.clone(),
         sources: config.intake.topics.clone(),
@@ -88,6 +103,7 @@ fn cursor_key(config: &Config) -> Vec<u8> {
 
 struct Stood {
     running: Arc<Running>,
+    past: Known,
     changes: Changes,
     guard: Guard,
     connection: Connection,
@@ -257,6 +273,10 @@ impl Behind for Stood {
                 .condition
                 .and_then(|condition| serde_json::to_value(condition).ok()),
         }
+    }
+
+    fn past(&self) -> &dyn Past {
+        &self.past
     }
 
     fn audit(&self, key: &str, record: &serde_json::Value) {

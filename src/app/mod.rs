@@ -12,6 +12,7 @@
 mod api;
 mod health;
 mod history;
+mod past;
 mod prepare;
 mod stages;
 

@@ -17,6 +17,8 @@ use crate::pipeline::Ways;
 use crate::pipeline::deliver::Deliver;
 use crate::pipeline::hold::{Cursors, Holding, Paces};
 use crate::pipeline::release::Releasing;
+use crate::pipeline::replaying::Replaying;
+use crate::pipeline::replaying::fleet::Fleet;
 use crate::pipeline::route::Route;
 
 /// How long a group waits for a dead member. Short, because nothing of its partitions moves meanwhile.
@@ -97,7 +99,7 @@ impl Starter<'_> {
             topics,
             start,
             split,
-            keeps_place: name != "held",
+            keeps_place: !matches!(name, "held" | "replays"),
             session_timeout: SESSION_TIMEOUT,
         };
         let reader = Reader::start(settings, stage, Arc::clone(&self.ways.metrics))?;
@@ -189,6 +191,14 @@ impl Starter<'_> {
         )?;
         let held = vec![self.ways.topics.held.to_string()];
         self.read("held", held, Start::Earliest, false, Box::new(holding))?;
+        let replaying = Replaying::with(
+            self.connection.clone(),
+            self.ways.producer.clone(),
+            &self.ways.topics,
+        );
+        let replays = vec![self.ways.topics.replays.to_string()];
+        let fleet = Box::new(Fleet::new(replaying));
+        self.read("replays", replays, Start::Earliest, false, fleet)?;
         Ok(running)
     }
 }

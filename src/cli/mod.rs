@@ -13,6 +13,8 @@ mod input;
 mod listen;
 mod manual;
 mod output;
+mod remote;
+mod replays;
 mod run;
 mod secrets;
 mod sign;
@@ -71,6 +73,8 @@ enum Command {
     Secrets(secrets::Secrets),
     /// What could not be delivered: shown, sent in again, discarded
     DeadLetters(Box<dead_letters::DeadLetters>),
+    /// Shows replays, and pauses, resumes or cancels those that the routers work on
+    Replays(replays::Replays),
     /// Asks a running instance whether it lives, or is ready (--ready); exit code 0 if so, 1 if not
     Health(health::Health),
     /// Writes the manual pages (for packagers)
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Secrets(secrets) => secrets.run(&context),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
+        Command::Replays(replays) => replays.run(&context),
         Command::Health(health) => health.run(&context),
         Command::Man(man) => man.run(Arguments::command()),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),

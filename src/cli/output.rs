@@ -48,6 +48,12 @@ pub(super) fn time(milliseconds: i64) -> String {
     )
 }
 
+/// A time in RFC 3339 as [`time`] writes it.
+pub(super) fn same_time(text: &str) -> String {
+    let parsed = text.parse::<jiff::Timestamp>();
+    parsed.map_or_else(|_| escaped(text), |moment| time(moment.as_millisecond()))
+}
+
 /// A body for a terminal: JSON with line breaks, its members and numbers as they were written; other text as it is; else how
 /// many bytes. Control characters, which could steer the terminal, are shown as escapes.
 pub(super) fn body(bytes: &[u8]) -> String {

@@ -152,6 +152,8 @@ pub struct DeadLetter {
     pub reason: String,
     pub message: String,
     pub webhook: Option<String>,
+    /// The customer of its webhook when it died, where that was written.
+    pub customer: Option<String>,
     pub event_type: Option<String>,
     pub attempts: Option<u32>,
     pub last_status: Option<u16>,
@@ -186,6 +188,7 @@ impl DeadLetter {
             ])
             .unwrap_or_default(),
             webhook: text(&[name::WEBHOOK_ID]),
+            customer: text(&[name::CUSTOMER]),
             event_type: text(&[name::EVENT_TYPE]),
             attempts: header_text(list, ERRORS_COUNT).and_then(|text| text.parse().ok()),
             last_status: header_text(list, name::LAST_STATUS).and_then(|text| text.parse().ok()),
@@ -202,6 +205,30 @@ impl DeadLetter {
     /// Whether a replay can send it: it is a delivery, and whole.
     pub fn is_replayable(&self) -> bool {
         self.delivery.is_some() && self.full_bytes.is_none()
+    }
+
+    /// Whether it is a whole record that never became a delivery, so that it can go into a topic again.
+    pub fn is_whole_record(&self) -> bool {
+        self.delivery.is_none() && self.full_bytes.is_none()
+    }
+
+    /// The record as it once came, for a topic: without what its death added to its headers.
+    pub fn to_topic(&self, topic: &str) -> Option<Outgoing> {
+        if !self.is_whole_record() {
+            return None;
+        }
+        let mut headers = self.record.headers.clone();
+        headers.retain(|header| {
+            !name::is_ours(&header.name)
+                && !header.name.starts_with("__connect.errors.")
+                && !header.name.starts_with("kafka_dlt-")
+        });
+        Some(Outgoing {
+            topic: topic.into(),
+            key: self.record.key.clone(),
+            payload: self.record.payload.clone(),
+            headers,
+        })
     }
 
     /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.

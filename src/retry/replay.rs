@@ -4,7 +4,7 @@
 //! some job's filter matches it, the job has passed its place, and no other had done it by then. So a second run of the same command sends
 //! nothing twice, and a job that was stopped, or killed, goes on where it was. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,12 @@ pub struct LetterFilter {
     /// One delivery, by its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<String>,
+    /// Only letters of these webhooks: those that whoever asks may see. An empty set means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<BTreeSet<String>>,
+    /// Only letters of this customer. One that does not say whose it is passes: `webhooks`, which is set beside this, decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
 }
 
 impl LetterFilter {
@@ -49,7 +55,17 @@ impl LetterFilter {
             },
         };
         let delivery = letter.delivery.as_ref().map(|delivery| &delivery.id);
-        type_holds
+        let is_seen = self.webhooks.as_ref().is_none_or(|seen| {
+            let webhook = letter.webhook.as_ref();
+            webhook.is_some_and(|webhook| seen.contains(webhook))
+        });
+        let is_theirs = match (&self.customer, &letter.customer) {
+            (Some(wanted), Some(found)) => wanted == found,
+            _ => true,
+        };
+        is_seen
+            && is_theirs
+            && type_holds
             && holds(self.webhook.as_ref(), letter.webhook.as_ref())
             && holds(self.reason.as_ref(), Some(&letter.reason))
             && holds(self.status.as_ref(), letter.last_status.as_ref())
@@ -65,7 +81,16 @@ impl LetterFilter {
         fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
             one.is_some() && other.is_some() && one != other
         }
-        differ(self.webhook.as_ref(), other.webhook.as_ref())
+        let is_left_out = |one: &Self, other: &Self| {
+            let seen = one.webhooks.as_ref();
+            seen.zip(other.webhook.as_ref())
+                .is_some_and(|(seen, webhook)| !seen.contains(webhook))
+        };
+        let seen = self.webhooks.as_ref().zip(other.webhooks.as_ref());
+        seen.is_some_and(|(mine, theirs)| mine.is_disjoint(theirs))
+            || is_left_out(self, other)
+            || is_left_out(other, self)
+            || differ(self.webhook.as_ref(), other.webhook.as_ref())
             || differ(self.reason.as_ref(), other.reason.as_ref())
             || differ(self.status.as_ref(), other.status.as_ref())
             || differ(self.delivery.as_ref(), other.delivery.as_ref())
@@ -101,6 +126,46 @@ pub enum State {
     /// Stopped before its end; it can be resumed.
     Stopped,
     Finished,
+    /// Given up before its end, for good.
+    Cancelled,
+}
+
+/// Who works on a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runner {
+    /// The process that began it.
+    #[default]
+    Command,
+    /// Whichever router owns the replays topic; when it dies, the next.
+    Fleet,
+}
+
+/// What somebody wants of a job that the fleet works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Want {
+    Run,
+    Pause,
+    Cancel,
+}
+
+/// A wish about a job. It has a record of its own, so that a job's record has one writer: who works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    pub want: Want,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// What a router that owns the replays topic has to do about a job now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    Nothing,
+    /// Take it up, or go on with it.
+    Work,
+    /// Write that it is stopped or cancelled.
+    End(State),
 }
 
 /// That a job was taken up again after a stop.
@@ -123,6 +188,9 @@ pub struct Job {
     /// Replayed to this URL rather than the webhook's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Records that are no deliveries, written to this topic as they once came: what another program, or an undecodable event, left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
     /// Also what an earlier job has done already.
     #[serde(default)]
     pub again: bool,
@@ -132,6 +200,14 @@ pub struct Job {
     /// Letters sent in per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
+    /// Letters that were replayed so often before stay as they are: something sends them round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_replays: Option<u32>,
+    #[serde(default)]
+    pub runner: Runner,
+    /// Why it stopped, when that was not asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
     pub state: State,
     pub created_at_ms: i64,
     /// When this record was written. A running job writes it at least every [`SILENT_AFTER_MS`] / 2.
@@ -154,9 +230,59 @@ pub struct Job {
 pub const SILENT_AFTER_MS: i64 = 30_000;
 
 impl Job {
-    /// Whether a process is at work on it.
+    /// Whether a process is at work on it, or will be: what the fleet runs is taken up again whoever dies.
     pub fn is_alive(&self, now_ms: i64) -> bool {
-        self.state == State::Running && now_ms.saturating_sub(self.updated_at_ms) < SILENT_AFTER_MS
+        self.state == State::Running
+            && (self.runner == Runner::Fleet
+                || now_ms.saturating_sub(self.updated_at_ms) < SILENT_AFTER_MS)
+    }
+
+    /// What the owner of the replays topic has to do about it.
+    pub fn duty(&self, wish: Option<Wish>) -> Duty {
+        let want = wish.map_or(Want::Run, |wish| wish.want);
+        match (self.runner, self.state, want) {
+            (Runner::Command, ..) | (_, State::Finished | State::Cancelled, _) => Duty::Nothing,
+            (_, _, Want::Cancel) => Duty::End(State::Cancelled),
+            (_, State::Running, Want::Run) => Duty::Work,
+            (_, State::Running, Want::Pause) => Duty::End(State::Stopped),
+            (_, State::Stopped, Want::Pause) => Duty::Nothing,
+            // What stopped by itself, for a reason that stands in its note, waits until somebody asks again.
+            (_, State::Stopped, Want::Run) => match wish {
+                Some(wish) if wish.at_ms >= self.updated_at_ms => Duty::Work,
+                _ => Duty::Nothing,
+            },
+        }
+    }
+
+    /// Notes a change. Later records of a job have later times, even where a clock steps back.
+    pub fn touch(&mut self, now_ms: i64) {
+        self.updated_at_ms = now_ms.max(self.updated_at_ms.saturating_add(1));
+    }
+
+    /// Takes it up again where it stands.
+    pub fn take_up(&mut self, now_ms: i64) {
+        self.state = State::Running;
+        self.note.clear();
+        self.touch(now_ms);
+        if self
+            .stretches
+            .values()
+            .any(|stretch| stretch.next > stretch.from)
+        {
+            self.resumptions.push(Resumption {
+                at_ms: self.updated_at_ms,
+                from: self
+                    .stretches
+                    .iter()
+                    .map(|(partition, stretch)| (*partition, stretch.next))
+                    .collect(),
+            });
+        }
+    }
+
+    /// Whether a letter that was replayed so often before is left.
+    pub fn is_too_often(&self, replays: u32) -> bool {
+        self.max_replays.is_some_and(|most| replays >= most)
     }
 
     /// Whether both may come to the same letter yet.
@@ -178,7 +304,12 @@ impl Job {
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
         let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
-        let is_possible = self.deed == Deed::Discard || letter.is_replayable();
+        let can_go = match &self.into {
+            Some(_) => letter.is_whole_record(),
+            None => letter.is_replayable(),
+        };
+        let is_possible =
+            self.deed == Deed::Discard || (can_go && !self.is_too_often(letter.replay_count));
         (is_passed && is_meant && is_possible).then(|| {
             let run = self.resumptions.iter().rev().find(|resumption| {
                 resumption

@@ -86,7 +86,7 @@ fn a_process_that_is_told_to_go_leaves_at_once_and_the_next_one_goes_on_without_
     assert!(took < Duration::from_secs(20), "it took {took:?}");
     let before = receiver.accepted().len();
     assert!(before < EVENTS - 100, "it was through already: {before}");
-    for stage in ["route", "deliver", "release", "held"] {
+    for stage in ["route", "deliver", "release", "held", "replays"] {
         let group = format!("{}.{stage}", router.config.kafka.group_id);
         assert_eq!(cluster.members(&group), 0, "{group} was not left");
     }

@@ -121,7 +121,7 @@ fn refused_topics(config: &Config, plans: &[Plan], found: &Found) -> Vec<(Operat
 }
 
 fn needed_groups(config: &Config) -> Vec<(Operation, String)> {
-    let mut stages = vec!["route", "deliver", "release", "held"];
+    let mut stages = vec!["route", "deliver", "release", "held", "replays"];
     if matches!(config.history.store.expose().parse(), Ok(Kind::Postgres(_))) {
         stages.push("history");
     }

@@ -3,13 +3,15 @@
 use std::io::IsTerminal;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::super::output::{Output, print, print_json};
+use super::super::remote::Remote;
 use super::super::{Answer, Context};
+use super::remote::Order as RemoteOrder;
 use super::selection::Selection;
 use crate::pipeline::replaying::Order;
-use crate::retry::replay::Deed;
+use crate::retry::replay::{Deed, Runner};
 
 #[derive(Args)]
 pub(super) struct Discard {
@@ -37,12 +39,34 @@ pub(super) struct Discard {
 }
 
 impl Discard {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
         let must_ask = !self.yes && !self.dry_run && self.undo.is_none();
         if must_ask && !std::io::stdin().is_terminal() {
             super::super::wrong_usage(
                 "there is no terminal to ask on: add --yes to discard, or --dry-run to count",
             );
+        }
+        if let Some(client) = remote.client()? {
+            if let Some(id) = &self.undo {
+                return super::remote::undo(&client, id, self.output);
+            }
+            let mut body: Map<String, Value> = self
+                .selection
+                .members()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            body.insert("limit".to_owned(), self.limit.into());
+            body.insert("reason_text".to_owned(), self.reason_text.into());
+            let order = RemoteOrder {
+                path: "/dead-letters/discard/",
+                body,
+                dry_run: self.dry_run,
+                must_ask,
+                follow: false,
+                output: self.output,
+            };
+            return order.carry_out(&client);
         }
         let replaying = super::open(context, None)?;
         if let Some(id) = &self.undo {
@@ -60,10 +84,13 @@ impl Discard {
             deed: Deed::Discard,
             filter: self.selection.filter(),
             to: None,
+            into: None,
             again: false,
             reason: self.reason_text.unwrap_or_default(),
             rate: None,
+            runner: Runner::Command,
             limit: self.limit,
+            max_replays: None,
         })?;
         if self.dry_run || plan.counts.total == 0 {
             return match self.output {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::super::output::{Output, escaped, print, print_json, table, time};
+use super::super::output::{Output, escaped, print, print_json, same_time, table, time};
+use super::super::remote::{Client, PAGE, Remote};
 use super::super::{Answer, Context};
 use super::selection::Selection;
 use crate::retry::dead_letter::DeadLetter;
@@ -32,7 +33,7 @@ pub(super) struct List {
 }
 
 /// A line of the list; its field names are what scripts hold on to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Line {
     /// `partition/offset`.
     place: String,
@@ -48,7 +49,7 @@ pub(super) struct Line {
     last_status: Option<u16>,
     /// How often it had been replayed before it died: more than once is a loop.
     replays: u32,
-    fate: &'static str,
+    fate: String,
     /// The job that replayed or discarded it.
     job: Option<String>,
     replayable: bool,
@@ -74,7 +75,7 @@ impl Line {
             attempts: letter.attempts,
             last_status: letter.last_status,
             replays: letter.replay_count,
-            fate: fate.as_str(),
+            fate: fate.as_str().to_owned(),
             job: job.map(|job| job.id.clone()),
             replayable: letter.is_replayable(),
             error_message: letter.message.clone(),
@@ -82,11 +83,14 @@ impl Line {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Found {
     results: Vec<Line>,
     total: u64,
     by_reason: BTreeMap<String, u64>,
+    /// Of a page of the API.
+    #[serde(default, skip_serializing)]
+    next: Option<String>,
 }
 
 /// The newest lines of each partition as they come, which is in order of offset.
@@ -113,7 +117,18 @@ impl Newest {
 }
 
 impl List {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
+        let found = match remote.client()? {
+            Some(client) => self.ask(&client)?,
+            None => self.read(context)?,
+        };
+        match self.output {
+            Output::Json => print_json(&found),
+            Output::Table => print(&as_table(&found, self.all)),
+        }
+    }
+
+    fn read(&self, context: &Context) -> anyhow::Result<Found> {
         let replaying = super::open(context, self.topic.as_deref())?;
         let mut newest = Newest {
             limit: self.limit,
@@ -121,7 +136,7 @@ impl List {
         };
         let mut total = 0;
         let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
-        replaying.letters(&self.selection.filter(), |letter, job| {
+        replaying.letters(&self.selection.clone().filter(), |letter, job| {
             if self.all || job.is_none() {
                 total += 1;
                 *by_reason.entry(letter.reason.clone()).or_default() += 1;
@@ -129,15 +144,50 @@ impl List {
             }
             ControlFlow::Continue(())
         })?;
-        let found = Found {
+        Ok(Found {
             results: newest.into_lines(),
             total,
             by_reason,
-        };
-        match self.output {
-            Output::Json => print_json(&found),
-            Output::Table => print(&as_table(&found, self.all)),
+            next: None,
+        })
+    }
+
+    fn ask(&self, client: &Client) -> anyhow::Result<Found> {
+        if self.topic.is_some() {
+            super::super::wrong_usage(
+                "the API knows its own dead letters only; leave --api out to read --topic",
+            );
         }
+        let mut asked: Vec<(&str, String)> = Vec::new();
+        for (name, value) in self.selection.members() {
+            let text = value.as_str().map(str::to_owned);
+            asked.push((name, text.unwrap_or_else(|| value.to_string())));
+        }
+        if self.all {
+            asked.push(("fate", "all".to_owned()));
+        }
+        let page = |size: usize, cursor: Option<String>| -> anyhow::Result<Found> {
+            let mut query = asked.clone();
+            query.push(("page_size", size.clamp(1, PAGE).to_string()));
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            client.get("/dead-letters/", &query)
+        };
+        let mut found = page(self.limit, None)?;
+        while found.results.len() < self.limit {
+            let Some(cursor) = found.next.take() else {
+                break;
+            };
+            let more = page(self.limit - found.results.len(), Some(cursor))?;
+            found.results.extend(more.results);
+            found.next = more.next;
+        }
+        found.results.truncate(self.limit);
+        // The API begins with the newest, this list ends with it.
+        found.results.reverse();
+        for line in &mut found.results {
+            line.died_at = same_time(&line.died_at);
+        }
+        Ok(found)
     }
 }
 
@@ -178,7 +228,7 @@ fn as_table(found: &Found, all: bool) -> String {
             or_dash(line.attempts.map(|attempts| attempts.to_string())),
             or_dash(line.last_status.map(|status| status.to_string())),
             line.replays.to_string(),
-            line.fate.to_owned(),
+            escaped(&line.fate),
             escaped(&message),
         ]);
     }
@@ -243,6 +293,7 @@ mod tests {
             results: vec![shown],
             total: 3,
             by_reason: BTreeMap::from([("foreign".to_owned(), 3)]),
+            next: None,
         };
         let text = as_table(&found, false);
         assert!(

@@ -2,12 +2,14 @@
 
 mod discard;
 mod list;
+mod remote;
 mod replay;
 pub(super) mod selection;
 mod show;
 
 use clap::{Args, Subcommand};
 
+use super::remote::Remote;
 use super::{Answer, Context};
 use crate::app;
 use crate::pipeline::replaying::{Counts, Replaying};
@@ -16,6 +18,8 @@ use crate::pipeline::topics::Topics;
 /// `postrider dead-letters`.
 #[derive(Args)]
 pub(super) struct DeadLetters {
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,16 +39,16 @@ enum Command {
 impl DeadLetters {
     pub(super) fn run(self, context: &Context) -> Answer {
         match self.command {
-            Command::List(list) => list.run(context),
+            Command::List(list) => list.run(context, &self.remote),
             Command::Show(show) => show.run(context),
-            Command::Replay(replay) => replay.run(context),
-            Command::Discard(discard) => discard.run(context),
+            Command::Replay(replay) => replay.run(context, &self.remote),
+            Command::Discard(discard) => discard.run(context, &self.remote),
         }
     }
 }
 
 /// The engine on the configured cluster, on its dead-letter topic or another one.
-fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<Replaying> {
+pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<Replaying> {
     let config = context.config()?;
     let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
     let topics = Topics::new(&config.kafka.topic_prefix);
@@ -72,6 +76,12 @@ fn describe(counts: &Counts) -> String {
         text.push_str(&format!(
             "; {} more cannot be replayed (never a delivery, or cut to fit)",
             counts.not_replayable
+        ));
+    }
+    if counts.replayed_too_often > 0 {
+        text.push_str(&format!(
+            "; {} more were replayed too often before (--max-replays)",
+            counts.replayed_too_often
         ));
     }
     if counts.done_before > 0 {

@@ -2,21 +2,22 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::output::{Output, print, print_json};
+use super::super::remote::{Client, Remote};
 use super::super::{Answer, Context};
+use super::remote::Order as RemoteOrder;
 use super::selection::Selection;
 use crate::outbound::guard::Guard;
-use crate::pipeline::replaying::{Order, Replaying};
-use crate::retry::replay::{Deed, Job, State};
+use crate::pipeline::replaying::{Asked, Halt, Order, Replaying};
+use crate::retry::replay::{Deed, Job, Runner, State};
 
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
 
@@ -33,18 +34,27 @@ pub(super) struct Replay {
     /// To this URL rather than the webhooks' own
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// Only what never was a delivery (undecodable events, letters of other programs), into this topic as it once came
+    #[arg(long, value_name = "TOPIC", conflicts_with = "to")]
+    into: Option<String>,
     /// Count only
     #[arg(long)]
     dry_run: bool,
     /// Also those that were replayed or discarded before
     #[arg(long)]
     again: bool,
+    /// Leave letters that were replayed so often before, and died each time
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    max_replays: u32,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Let the routers do it: print the id of the replay and end (see `postrider replays`)
+    #[arg(long, conflicts_with = "resume")]
+    detach: bool,
     /// Go on with a replay that was stopped
     #[arg(long, value_name = "REPLAY_ID", conflicts_with_all = [
-        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "again", "dry_run", "dead_topic",
+        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "into", "again", "dry_run", "dead_topic",
     ])]
     resume: Option<String>,
     /// Read the dead letters of this topic
@@ -55,12 +65,15 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
         let must_ask = !self.yes && !self.dry_run && self.resume.is_none();
         if must_ask && !std::io::stdin().is_terminal() {
             super::super::wrong_usage(
                 "there is no terminal to ask on: add --yes to replay, or --dry-run to count",
             );
+        }
+        if let Some(client) = remote.client()? {
+            return self.ask(&client, must_ask);
         }
         let config = context.config()?;
         let replaying = super::open(context, self.dead_topic.as_deref())?;
@@ -81,15 +94,29 @@ impl Replay {
             }
             None => None,
         };
+        if let Some(topic) = &self.into
+            && !replaying.has_topic(topic)?
+        {
+            bail!(
+                "there is no topic {topic}; a source topic belongs to its producers, so have it made"
+            );
+        }
         let everything = self.selection.is_everything();
         let plan = replaying.plan(Order {
             deed: Deed::Replay,
             filter: self.selection.filter(),
             to,
+            into: self.into,
             again: self.again,
             reason: String::new(),
             rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
             limit: self.limit,
+            max_replays: Some(self.max_replays),
+            runner: if self.detach {
+                Runner::Fleet
+            } else {
+                Runner::Command
+            },
         })?;
         if self.dry_run || plan.counts.total == 0 {
             return match output {
@@ -108,17 +135,61 @@ impl Replay {
             }
         }
         let job = replaying.begin(plan)?;
+        if self.detach {
+            return match output {
+                Output::Json => print_json(&job),
+                Output::Table => print(&format!(
+                    "{} began; see `postrider replays show {}`\n",
+                    job.id, job.id
+                )),
+            };
+        }
         send(&replaying, job, output)
     }
 }
 
+impl Replay {
+    fn ask(self, client: &Client, must_ask: bool) -> Answer {
+        if self.resume.is_some() {
+            super::super::wrong_usage(
+                "the API resumes what the routers work on: `postrider replays resume`",
+            );
+        }
+        if self.dead_topic.is_some() || self.into.is_some() {
+            super::super::wrong_usage(
+                "the API knows its own deliveries only; leave --api out for --dead-topic and --into",
+            );
+        }
+        let mut body: Map<String, Value> = self
+            .selection
+            .members()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        body.insert("rate".to_owned(), self.rate.into());
+        body.insert("limit".to_owned(), self.limit.into());
+        body.insert("to".to_owned(), self.to.into());
+        body.insert("again".to_owned(), self.again.into());
+        body.insert("max_replays".to_owned(), self.max_replays.into());
+        let order = RemoteOrder {
+            path: "/replays/",
+            body,
+            dry_run: self.dry_run,
+            must_ask,
+            follow: !self.detach,
+            output: self.output,
+        };
+        order.carry_out(client)
+    }
+}
+
 fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
-    let stop = stop_on_signals()?;
+    let halt = stop_on_signals()?;
     let id = job.id.clone();
     let how_to_resume = format!("go on with `postrider dead-letters replay --resume {id}`");
     eprintln!("{id} began; Ctrl-C stops it, and it can be resumed");
     let mut progress = Progress::new(&job);
-    let result = replaying.run(job, &stop, &mut |job| progress.tell(job));
+    let result = replaying.run(job, &halt, &mut |job| progress.tell(job));
     progress.end();
     let job = match result {
         Ok(job) => job,
@@ -150,9 +221,9 @@ fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
+fn stop_on_signals() -> anyhow::Result<Arc<Halt>> {
+    let halt = Arc::new(Halt::default());
+    let told = Arc::clone(&halt);
     let runtime = super::super::runtime()?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
@@ -170,14 +241,15 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    if told.swap(true, Ordering::AcqRel) {
+                    if told.asked() != Asked::Nothing {
                         std::process::exit(1);
                     }
+                    told.ask(Asked::Stop);
                     eprintln!("stopping after this batch");
                 }
             });
         })?;
-    Ok(stop)
+    Ok(halt)
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

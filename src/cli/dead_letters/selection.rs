@@ -41,6 +41,23 @@ impl Selection {
         *self == Self::default()
     }
 
+    /// The same in the API's words.
+    pub(super) fn members(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let time = |moment: Option<i64>| moment.map(super::super::output::time);
+        let all: [(&str, serde_json::Value); 7] = [
+            ("webhook", self.webhook.clone().into()),
+            ("event_type", self.event_type.clone().into()),
+            ("reason", self.reason.clone().into()),
+            ("status", self.status.into()),
+            ("since", time(self.since).into()),
+            ("until", time(self.until).into()),
+            ("delivery", self.delivery.clone().into()),
+        ];
+        all.into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .collect()
+    }
+
     pub(super) fn filter(self) -> LetterFilter {
         LetterFilter {
             webhook: self.webhook,
@@ -50,6 +67,8 @@ impl Selection {
             since_ms: self.since,
             until_ms: self.until,
             delivery: self.delivery,
+            webhooks: None,
+            customer: None,
         }
     }
 }

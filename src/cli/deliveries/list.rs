@@ -1,10 +1,11 @@
 //! `deliveries list`: the newest that the flags mean. Memory follows `--limit`.
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::dead_letters::selection::{time, webhook};
-use super::super::output::{Output, escaped, print, print_json, table};
+use super::super::output::{Output, escaped, print, print_json, table, time as text_of};
+use super::super::remote::{Client, PAGE, Remote};
 use super::super::{Answer, Context};
 use super::Line;
 use crate::history::Scope;
@@ -45,14 +46,61 @@ struct Found {
     results: Vec<Line>,
 }
 
+#[derive(Deserialize)]
+struct Page {
+    next: Option<String>,
+    results: Vec<Line>,
+}
+
 impl List {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
+        let (results, is_more) = match remote.client()? {
+            Some(client) => self.ask(&client)?,
+            None => self.read(context)?,
+        };
+        match self.output {
+            Output::Json => print_json(&Found { results }),
+            Output::Table => print(&as_table(&results, is_more)),
+        }
+    }
+
+    fn ask(&self, client: &Client) -> anyhow::Result<(Vec<Line>, bool)> {
+        let mut asked: Vec<(&str, String)> = Vec::new();
+        let status = self.status.map(|status| status.as_str().to_owned());
+        for (name, value) in [
+            ("webhook", self.webhook.clone()),
+            ("customer", self.customer.clone()),
+            ("status", status),
+            ("event_type", self.event_type.clone()),
+            ("since", self.since.map(text_of)),
+            ("until", self.until.map(text_of)),
+        ] {
+            asked.extend(value.map(|value| (name, value)));
+        }
+        let mut results: Vec<Line> = Vec::new();
+        let mut next: Option<String> = None;
+        while results.len() < self.limit {
+            let mut query = asked.clone();
+            let left = (self.limit - results.len()).min(PAGE);
+            query.push(("page_size", left.to_string()));
+            query.extend(next.take().map(|cursor| ("cursor", cursor)));
+            let page: Page = client.get("/webhook-deliveries/", &query)?;
+            results.extend(page.results.into_iter().map(Line::with_our_times));
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok((results, next.is_some()))
+    }
+
+    fn read(&self, context: &Context) -> anyhow::Result<(Vec<Line>, bool)> {
         let store = super::store(context)?;
         let filter = DeliveryFilter {
-            customer: self.customer,
-            webhook: self.webhook,
+            customer: self.customer.clone(),
+            webhook: self.webhook.clone(),
             status: self.status,
-            event_type: self.event_type,
+            event_type: self.event_type.clone(),
             since_ms: self.since,
             until_ms: self.until,
         };
@@ -69,10 +117,7 @@ impl List {
                 break;
             }
         }
-        match self.output {
-            Output::Json => print_json(&Found { results }),
-            Output::Table => print(&as_table(&results, is_more)),
-        }
+        Ok((results, is_more))
     }
 }
 
@@ -104,7 +149,7 @@ fn as_table(lines: &[Line], is_more: bool) -> String {
             line.created_at.clone(),
             escaped(&line.webhook),
             escaped(&line.event_type),
-            line.status.to_owned(),
+            escaped(&line.status),
             line.attempts.to_string(),
             answer.unwrap_or_else(|| "-".to_owned()),
             line.next_attempt_at

@@ -1,13 +1,16 @@
-//! `postrider deliveries`: what became of deliveries, asked of the history's database itself, so that it answers when the router is down.
+//! `postrider deliveries`: what became of deliveries, asked of the history's database itself, so that it answers when the router is down; or of
+//! the API.
 
 mod list;
+mod retry;
 mod show;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::output::time;
+use super::output::{same_time, time};
+use super::remote::Remote;
 use super::{Answer, Context};
 use crate::app;
 use crate::history::Store;
@@ -16,6 +19,8 @@ use crate::history::rows::DeliveryRow;
 /// `postrider deliveries`.
 #[derive(Args)]
 pub(super) struct Deliveries {
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,13 +31,16 @@ enum Command {
     List(list::List),
     /// Shows a delivery with every attempt
     Show(show::Show),
+    /// Sends one that failed once more
+    Retry(retry::Retry),
 }
 
 impl Deliveries {
     pub(super) fn run(self, context: &Context) -> Answer {
         match self.command {
-            Command::List(list) => list.run(context),
-            Command::Show(show) => show.run(context),
+            Command::List(list) => list.run(context, &self.remote),
+            Command::Show(show) => show.run(context, &self.remote),
+            Command::Retry(retry) => retry.run(context, &self.remote),
         }
     }
 }
@@ -45,13 +53,13 @@ pub(super) fn store(context: &Context) -> anyhow::Result<Store> {
 }
 
 /// A delivery as JSON; its field names are the contract's.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Line {
     id: String,
     webhook: String,
     customer: Option<String>,
     event_type: String,
-    status: &'static str,
+    status: String,
     attempts: u32,
     last_status: Option<u16>,
     created_at: String,
@@ -70,7 +78,7 @@ impl From<DeliveryRow> for Line {
             webhook: row.webhook,
             customer: row.customer,
             event_type: row.event_type,
-            status: row.status.as_str(),
+            status: row.status.as_str().to_owned(),
             attempts: row.attempts,
             last_status: row.last_status,
             created_at: time(row.created_at_ms),
@@ -81,5 +89,15 @@ impl From<DeliveryRow> for Line {
             replay_id: row.replay_id,
             source: row.source,
         }
+    }
+}
+
+impl Line {
+    /// As it came from the API, with times as this command writes them.
+    fn with_our_times(mut self) -> Self {
+        self.created_at = same_time(&self.created_at);
+        self.updated_at = same_time(&self.updated_at);
+        self.next_attempt_at = self.next_attempt_at.as_deref().map(same_time);
+        self
     }
 }

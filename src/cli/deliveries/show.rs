@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::output::{Output, body, escaped, print, print_json, time};
+use super::super::output::{Output, body, escaped, print, print_json, same_time, time};
+use super::super::remote::{Remote, segment};
 use super::super::{Answer, Context};
 use super::Line;
 use crate::history::Scope;
@@ -20,7 +21,7 @@ pub(super) struct Show {
     output: Output,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Found {
     #[serde(flatten)]
     delivery: Line,
@@ -28,7 +29,7 @@ struct Found {
 }
 
 /// An attempt as JSON.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Try {
     number: u32,
     started_at: String,
@@ -64,7 +65,26 @@ impl From<AttemptRow> for Try {
 }
 
 impl Show {
-    pub(super) fn run(self, context: &Context) -> Answer {
+    pub(super) fn run(self, context: &Context, remote: &Remote) -> Answer {
+        let found = match remote.client()? {
+            Some(client) => {
+                let path = format!("/webhook-deliveries/{}/", segment(&self.id));
+                let mut found: Found = client.get(&path, &[])?;
+                found.delivery = found.delivery.with_our_times();
+                for each in &mut found.tries {
+                    each.started_at = same_time(&each.started_at);
+                }
+                found
+            }
+            None => self.read(context)?,
+        };
+        match self.output {
+            Output::Json => print_json(&found),
+            Output::Table => print(&as_text(&found)),
+        }
+    }
+
+    fn read(&self, context: &Context) -> anyhow::Result<Found> {
         let told = super::store(context)?
             .delivery(&Scope::All, &self.id)?
             .with_context(|| {
@@ -73,14 +93,10 @@ impl Show {
                     self.id, self.id
                 )
             })?;
-        let found = Found {
+        Ok(Found {
             delivery: told.delivery.into(),
             tries: told.attempts.into_iter().map(Try::from).collect(),
-        };
-        match self.output {
-            Output::Json => print_json(&found),
-            Output::Table => print(&as_text(&found)),
-        }
+        })
     }
 }
 
@@ -92,7 +108,7 @@ fn as_text(found: &Found) -> String {
         escaped(&line.webhook),
         escaped(&line.event_type),
         escaped(&line.source),
-        line.status,
+        escaped(&line.status),
         line.created_at,
         line.updated_at
     );

@@ -5,6 +5,7 @@
 //! alone; the command line and the API are its callers. [`Replaying::plan`] counts, [`Replaying::begin`] writes the job,
 //! [`Replaying::run`] does it.
 
+pub mod fleet;
 mod plan;
 mod run;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use plan::{Counts, Order, Plan};
+pub use run::{Asked, Halt};
 
 use super::now_ms;
 use super::topics::Topics;
@@ -22,12 +24,16 @@ use crate::kafka::settings::Connection;
 use crate::kafka::table;
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Source};
-use crate::retry::replay::{Deed, Job, Jobs, Resumption, State};
+use crate::retry::replay::{Deed, Job, Jobs, Runner, State, Want, Wish};
 
 /// Shorter than a job may be silent, so that one which waits for the broker gives up before it is taken for dead.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(12);
 /// What the ids of jobs begin with; other records of the topic are cursors of drains.
 const ID_PREFIX: &str = "rp_";
+/// What stands before a job's id in the key of a wish about it.
+const WISH_PREFIX: &str = "wish/";
+/// What stands before a job's id in the key of a claim to go on with it.
+const CLAIM_PREFIX: &str = "claim/";
 
 /// Why an order cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,14 @@ pub enum Error {
     NotADiscard(String),
     #[error("{0} is a discard; only a replay can be resumed")]
     NotAReplay(String),
+    #[error("{0} was cancelled, which is for good; begin another replay")]
+    Cancelled(String),
+    #[error("{0} is worked on by the routers; `postrider replays resume {0}` tells them to go on")]
+    OfTheFleet(String),
+    #[error(
+        "{0} is worked on by the command that began it: stop it there with Ctrl-C, and resume it with `postrider dead-letters replay --resume {0}`"
+    )]
+    OfACommand(String),
     #[error("{0} was taken back already")]
     Undone(String),
     #[error(
@@ -92,13 +106,30 @@ impl Replaying {
         letters: Option<&str>,
     ) -> Result<Self, Error> {
         let producer = Producer::start(&connection.producer(), Arc::new(Metrics::new()?))?;
-        Ok(Self {
+        let opened = Self::with(connection, producer, topics);
+        Ok(opened.on(letters.unwrap_or(&topics.dead_letters)))
+    }
+
+    /// The dead-letter topic of a cluster, by a producer that is there already.
+    pub fn with(connection: Connection, producer: Producer, topics: &Topics) -> Self {
+        Self {
             connection,
             producer,
-            letters: letters.map_or_else(|| Arc::clone(&topics.dead_letters), Arc::from),
+            letters: Arc::clone(&topics.dead_letters),
             dispatch: Arc::clone(&topics.dispatch),
             replays: Arc::clone(&topics.replays),
-        })
+        }
+    }
+
+    /// The same on another dead-letter topic.
+    fn on(&self, letters: &str) -> Self {
+        Self {
+            connection: self.connection.clone(),
+            producer: self.producer.clone(),
+            letters: Arc::from(letters),
+            dispatch: Arc::clone(&self.dispatch),
+            replays: Arc::clone(&self.replays),
+        }
     }
 
     /// All jobs.
@@ -163,21 +194,57 @@ impl Replaying {
         if job.state == State::Finished {
             return Err(Error::Finished(job.id));
         }
+        if job.runner == Runner::Fleet {
+            return Err(Error::OfTheFleet(job.id));
+        }
+        if job.state == State::Cancelled {
+            return Err(Error::Cancelled(job.id));
+        }
         if job.is_alive(now_ms()) {
             return Err(Error::Busy(job.id));
         }
         self.refuse_beside(&job, |_| true)?;
-        job.state = State::Running;
-        job.updated_at_ms = now_ms();
-        job.resumptions.push(Resumption {
-            at_ms: job.updated_at_ms,
-            from: job
-                .stretches
-                .iter()
-                .map(|(partition, stretch)| (*partition, stretch.next))
-                .collect(),
-        });
+        // Two may resume at the same moment. Whoever still finds its claim after it wrote the job is alone: a later claim was written after
+        // the job, and its writer finds the job at work.
+        let key = format!("{CLAIM_PREFIX}{id}");
+        let mine = Bytes::from(uuid::Uuid::now_v7().simple().to_string());
+        self.put(&key, Some(mine.clone()))?;
+        if !self.holds(&key, &mine)? || self.job(id)?.is_alive(now_ms()) {
+            return Err(Error::Busy(job.id));
+        }
+        job.take_up(now_ms());
         self.write(&job)?;
+        if !self.holds(&key, &mine)? {
+            return Err(Error::Busy(job.id));
+        }
+        Ok(job)
+    }
+
+    fn holds(&self, key: &str, claim: &Bytes) -> Result<bool, Error> {
+        let mut latest = table::latest(&self.connection, &self.replays)?;
+        let found = latest.remove(key.as_bytes());
+        Ok(found.and_then(|record| record.payload).as_ref() == Some(claim))
+    }
+
+    /// Tells the routers what is wanted of a job of theirs: it is done within a batch.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::OfACommand`], [`Error::Finished`], [`Error::Cancelled`].
+    pub fn wish(&self, id: &str, want: Want) -> Result<Job, Error> {
+        let job = self.job(id)?;
+        match (job.runner, job.state) {
+            (Runner::Command, _) => return Err(Error::OfACommand(job.id)),
+            (_, State::Finished) => return Err(Error::Finished(job.id)),
+            (_, State::Cancelled) => return Err(Error::Cancelled(job.id)),
+            _ => {}
+        }
+        if want == Want::Run && job.state == State::Stopped {
+            self.refuse_beside(&job, |_| true)?;
+        }
+        // Never older than what the job's own record says, whatever this machine's clock thinks.
+        let at_ms = now_ms().max(job.updated_at_ms);
+        let value = serde_json::to_vec(&Wish { want, at_ms }).map_err(Error::Unwritable)?;
+        self.put(&format!("{WISH_PREFIX}{id}"), Some(value.into()))?;
         Ok(job)
     }
 
@@ -201,6 +268,15 @@ impl Replaying {
         Ok(job)
     }
 
+    /// Whether the cluster has a topic.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`].
+    pub fn has_topic(&self, name: &str) -> Result<bool, Error> {
+        let cluster = crate::kafka::topics::describe(&self.connection)?;
+        Ok(cluster.topics.contains_key(name))
+    }
+
     /// The job of an id.
     ///
     /// # Errors
@@ -210,6 +286,27 @@ impl Replaying {
         jobs.get(id)
             .cloned()
             .ok_or_else(|| Error::Unknown(id.to_owned()))
+    }
+
+    /// A job and the last wish about it, both as the topic says now.
+    fn job_and_wish(&self, id: &str) -> Result<(Job, Option<Wish>), Error> {
+        let mut latest = table::latest(&self.connection, &self.replays)?;
+        let mut payload = |key: &str| {
+            latest
+                .remove(key.as_bytes())
+                .and_then(|record| record.payload)
+        };
+        let job = payload(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
+        let job = serde_json::from_slice(&job).map_err(|fault| Error::Unreadable {
+            id: id.to_owned(),
+            topic: Arc::clone(&self.replays),
+            fault,
+        })?;
+        let wish = payload(&format!("{WISH_PREFIX}{id}"));
+        Ok((
+            job,
+            wish.and_then(|wish| serde_json::from_slice(&wish).ok()),
+        ))
     }
 
     fn refuse_beside(&self, job: &Job, concerns: impl Fn(&Job) -> bool) -> Result<(), Error> {

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::now_ms;
 use super::{Error, ID_PREFIX, Replaying};
 use crate::kafka::table::{Span, narrow_to_time, scan, spans};
 use crate::retry::dead_letter::DeadLetter;
-use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, State, Stretch};
+use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, Runner, State, Stretch};
+
+/// Different words of one kind that letters are counted by.
+const MOST_WORDS: usize = 1000;
 
 /// What somebody wants done with dead letters.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct Order {
     pub filter: LetterFilter,
     /// Another URL than the webhooks' own. The caller has asked the guard about it; it is asked again at each request.
     pub to: Option<url::Url>,
+    /// What never was a delivery, into this topic. The caller has seen that there is one.
+    pub into: Option<String>,
     /// Also what was replayed or discarded before.
     pub again: bool,
     /// Why, for a discard.
@@ -26,28 +31,75 @@ pub struct Order {
     pub rate: Option<u32>,
     /// Only so many: those that died first.
     pub limit: Option<usize>,
+    /// Letters that were replayed so often before are left.
+    pub max_replays: Option<u32>,
+    /// Who is to work on it.
+    pub runner: Runner,
 }
 
 /// How many letters an order means.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub total: u64,
     pub by_reason: BTreeMap<String, u64>,
+    /// Beyond [`MOST_WORDS`] the rest is one word.
+    pub by_webhook: BTreeMap<String, u64>,
+    pub by_event_type: BTreeMap<String, u64>,
+    /// By the last answer's status; `none` where there was no answer.
+    pub by_status: BTreeMap<String, u64>,
     /// Meant, but never a delivery, or cut: a replay leaves them.
     pub not_replayable: u64,
     /// Meant, but replayed or discarded before.
     pub done_before: u64,
+    /// Meant, but replayed too often before: a replay leaves them.
+    pub replayed_too_often: u64,
+}
+
+/// What letters are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    reason: String,
+    webhook: Option<String>,
+    event_type: Option<String>,
+    status: Option<u16>,
+}
+
+impl Labels {
+    fn of(letter: &DeadLetter) -> Self {
+        Self {
+            reason: letter.reason.clone(),
+            webhook: letter.webhook.clone(),
+            event_type: letter.event_type.clone(),
+            status: letter.last_status,
+        }
+    }
+}
+
+/// Adds one. Only the first of a word needs a copy of it, and memory is bounded (promise 6): types are whatever producers write.
+fn add(counts: &mut BTreeMap<String, u64>, word: &str) {
+    let is_full = counts.len() >= MOST_WORDS;
+    match counts.get_mut(word) {
+        Some(count) => *count += 1,
+        None if is_full => *counts.entry("(others)".to_owned()).or_default() += 1,
+        None => {
+            counts.insert(word.to_owned(), 1);
+        }
+    }
 }
 
 impl Counts {
-    fn count(&mut self, reason: &str) {
+    fn count(&mut self, labels: &Labels) {
         self.total += 1;
-        // Only the first letter of a reason needs a copy of the word.
-        match self.by_reason.get_mut(reason) {
-            Some(count) => *count += 1,
-            None => {
-                self.by_reason.insert(reason.to_owned(), 1);
-            }
+        add(&mut self.by_reason, &labels.reason);
+        add(
+            &mut self.by_webhook,
+            labels.webhook.as_deref().unwrap_or("none"),
+        );
+        let event_type = labels.event_type.as_deref();
+        add(&mut self.by_event_type, event_type.unwrap_or("none"));
+        match labels.status {
+            Some(status) => add(&mut self.by_status, &status.to_string()),
+            None => add(&mut self.by_status, "none"),
         }
     }
 }
@@ -113,9 +165,10 @@ impl Replaying {
             match standing(&order, &jobs, &letter) {
                 Standing::Done => counts.done_before += 1,
                 Standing::Impossible => counts.not_replayable += 1,
+                Standing::TooOften => counts.replayed_too_often += 1,
                 Standing::Meant => match &mut first {
                     Some(first) => first.offer(letter),
-                    None => counts.count(&letter.reason),
+                    None => counts.count(&Labels::of(&letter)),
                 },
             }
             ControlFlow::Continue(())
@@ -135,9 +188,13 @@ impl Replaying {
             deed: order.deed,
             filter: order.filter,
             to: order.to.map(String::from),
+            into: order.into,
             again: order.again,
             reason: order.reason,
             rate: order.rate,
+            max_replays: order.max_replays,
+            runner: order.runner,
+            note: String::new(),
             state: State::Running,
             created_at_ms: now,
             updated_at_ms: now,
@@ -152,7 +209,8 @@ impl Replaying {
 
     fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
         let mut spans = spans(&self.connection, &self.letters)?;
-        if let Some(since_ms) = filter.since_ms {
+        // Kafka takes negative times for words: -1 is the end, -2 the beginning.
+        if let Some(since_ms) = filter.since_ms.filter(|since_ms| *since_ms > 0) {
             narrow_to_time(&self.connection, &self.letters, &mut spans, since_ms)?;
         }
         Ok(spans)
@@ -180,15 +238,28 @@ enum Standing {
     Meant,
     Done,
     Impossible,
+    TooOften,
 }
 
 fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
     if !order.again && jobs.doer(letter).is_some() {
         Standing::Done
-    } else if order.deed == Deed::Replay && !letter.is_replayable() {
+    } else if order.deed == Deed::Replay && !can_go(order, letter) {
         Standing::Impossible
+    } else if order
+        .max_replays
+        .is_some_and(|most| letter.replay_count >= most)
+    {
+        Standing::TooOften
     } else {
         Standing::Meant
+    }
+}
+
+fn can_go(order: &Order, letter: &DeadLetter) -> bool {
+    match &order.into {
+        Some(_) => letter.is_whole_record(),
+        None => letter.is_replayable(),
     }
 }
 
@@ -203,8 +274,8 @@ fn stretch(span: Span) -> Stretch {
 /// The letters that died first, at most `limit` of them, so chosen that in each partition they are all that come before a place.
 struct Earliest {
     limit: usize,
-    /// Time, partition, offset, reason; the last to have died on top.
-    chosen: BinaryHeap<(i64, i32, i64, String)>,
+    /// Time, partition, offset, and what it is counted by; the last to have died on top.
+    chosen: BinaryHeap<(i64, i32, i64, Labels)>,
     is_cut: bool,
     /// The partition that is being offered, and the latest time seen in it: a broker's clock may step back, offsets do not.
     latest: (i32, i64),
@@ -228,7 +299,7 @@ impl Earliest {
         };
         self.latest = (partition, time_ms);
         self.chosen
-            .push((time_ms, partition, letter.place.offset, letter.reason));
+            .push((time_ms, partition, letter.place.offset, Labels::of(&letter)));
         if self.chosen.len() > self.limit {
             self.chosen.pop();
             self.is_cut = true;
@@ -238,8 +309,8 @@ impl Earliest {
     /// Ends the stretches behind the last chosen letter of each partition, if letters were left out.
     fn cut(self, stretches: &mut BTreeMap<i32, Stretch>, counts: &mut Counts) {
         let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-        for (_, partition, offset, reason) in &self.chosen {
-            counts.count(reason);
+        for (_, partition, offset, labels) in &self.chosen {
+            counts.count(labels);
             let end = ends.entry(*partition).or_default();
             *end = (*end).max(offset.saturating_add(1));
         }

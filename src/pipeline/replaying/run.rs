@@ -1,16 +1,16 @@
 //! A job at work: batch by batch, and the cursor written behind each.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::super::now_ms;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
 use crate::kafka::table::{Span, scan};
-use crate::record::{Record, Source};
+use crate::record::{Outgoing, Record, Source};
 use crate::retry::dead_letter::DeadLetter;
-use crate::retry::replay::{Job, Jobs, SILENT_AFTER_MS, State};
+use crate::retry::replay::{Job, Jobs, Runner, SILENT_AFTER_MS, State};
 
 const BATCH_LETTERS: usize = 100;
 const BATCH_TIME: Duration = Duration::from_secs(1);
@@ -19,21 +19,62 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a slow batch missed of the pace may be made up for, up to so much.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
+/// How a job at work is to end before its end. Shared by who runs it and who may stop it.
+#[derive(Debug, Default)]
+pub struct Halt(AtomicU8);
+
+/// What is asked of a job at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Asked {
+    /// To go on.
+    Nothing = 0,
+    /// To stop; it can be resumed.
+    Stop = 1,
+    /// To end for good.
+    Cancel = 2,
+    /// To write how far it came and leave the rest to the next owner.
+    HandBack = 3,
+    /// To write nothing more: another owns it.
+    LetGo = 4,
+}
+
+impl Halt {
+    /// Asks. What was asked before counts no more, unless it was asked to let go.
+    pub fn ask(&self, asked: Asked) {
+        let ask = |before: u8| (before != Asked::LetGo as u8).then_some(asked as u8);
+        // Refused only when it was asked to let go.
+        let _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, ask);
+    }
+
+    /// What is asked now.
+    pub fn asked(&self) -> Asked {
+        match self.0.load(Ordering::Acquire) {
+            0 => Asked::Nothing,
+            1 => Asked::Stop,
+            2 => Asked::Cancel,
+            3 => Asked::HandBack,
+            _ => Asked::LetGo,
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked() != Asked::Nothing
+    }
+}
+
 /// What a letter's produce came to: its place in the dead-letter topic, and why it was refused.
 type Answer = (Source, Option<String>);
 
 impl Replaying {
-    /// Sends the letters of a job to `dispatch` until its end, or until `stop` is set. `told` hears of every batch. The returned job is as it was
-    /// written: finished, or stopped.
+    /// Sends the letters of a job to `dispatch` until its end, or until `halt` is asked for. `told` hears of every batch. The returned job is as it
+    /// stands in the topic: finished, stopped, cancelled, or running where the next owner takes it up.
     ///
     /// # Errors
     /// [`Error::Kafka`], [`Error::Refused`], [`Error::Slept`]. What is written of the job then can be resumed.
-    pub fn run(
-        &self,
-        job: Job,
-        stop: &AtomicBool,
-        told: &mut dyn FnMut(&Job),
-    ) -> Result<Job, Error> {
+    pub fn run(&self, job: Job, halt: &Halt, told: &mut dyn FnMut(&Job)) -> Result<Job, Error> {
         let mut others = self.jobs()?;
         others.0.retain(|other| other.id != job.id);
         let mut run = Run {
@@ -42,7 +83,7 @@ impl Replaying {
             pace: Pace::new(job.rate),
             batch: Batch::new(),
             job,
-            stop,
+            halt,
             told,
         };
         let result = run.through_all();
@@ -53,19 +94,25 @@ impl Replaying {
                     .stretches
                     .values()
                     .all(|stretch| stretch.next >= stretch.to);
-                job.state = if is_through {
-                    State::Finished
-                } else {
-                    State::Stopped
+                job.state = match halt.asked() {
+                    _ if is_through => State::Finished,
+                    Asked::LetGo | Asked::HandBack => return Ok(job),
+                    Asked::Cancel => State::Cancelled,
+                    Asked::Nothing | Asked::Stop => State::Stopped,
                 };
-                job.updated_at_ms = now_ms();
+                job.touch(now_ms());
                 self.write(&job)?;
                 Ok(job)
             }
             // Another may have taken it up by now: its record is theirs.
             Err(fault @ Error::Slept(_)) => Err(fault),
+            // The fleet takes it up again by itself.
+            Err(fault @ Error::Kafka(_)) if job.runner == Runner::Fleet => Err(fault),
+            Err(fault) if halt.asked() == Asked::LetGo => Err(fault),
             Err(fault) => {
                 job.state = State::Stopped;
+                job.note = fault.to_string();
+                job.touch(now_ms());
                 // It can be resumed without this as well, only not at once.
                 let _ = self.write(&job);
                 Err(fault)
@@ -80,7 +127,7 @@ struct Run<'a> {
     job: Job,
     pace: Pace,
     batch: Batch,
-    stop: &'a AtomicBool,
+    halt: &'a Halt,
     told: &'a mut dyn FnMut(&Job),
 }
 
@@ -123,11 +170,11 @@ impl Run<'_> {
     /// Deals with one record; `false` when the job is to stop.
     fn step(&mut self, record: Record) -> Result<bool, Error> {
         let (partition, offset) = (record.partition, record.offset.0);
-        if self.stop.load(Ordering::Acquire) {
+        if self.halt.is_asked() {
             self.settle(partition, offset)?;
             return Ok(false);
         }
-        let Some(delivery) = self.wanted(record) else {
+        let Some(outgoing) = self.wanted(record) else {
             if self.batch.began.elapsed() >= BATCH_TIME {
                 self.settle(partition, offset.saturating_add(1))?;
             }
@@ -136,7 +183,7 @@ impl Run<'_> {
         if self.batch.sent >= BATCH_LETTERS || self.pace.next > self.batch.began + BATCH_TIME {
             self.settle(partition, offset)?;
         }
-        if !self.pace.wait(self.stop) {
+        if !self.pace.wait(self.halt) {
             self.settle(partition, offset)?;
             return Ok(false);
         }
@@ -150,9 +197,8 @@ impl Run<'_> {
             offset,
         };
         let answers = self.batch.to_answer.clone();
-        let record = delivery.to_record(&self.replaying.dispatch, true);
         self.replaying.producer.send(
-            &record,
+            &outgoing,
             Box::new(move |written| {
                 let refusal = written.err().map(|refused| refused.to_string());
                 // Nobody listens any more when the job has given up.
@@ -163,15 +209,20 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The delivery to send, unless the letter is not meant, done already, or none.
-    fn wanted(&self, record: Record) -> Option<crate::delivery::Delivery> {
+    /// What to send, unless the letter is not meant, done already, or nothing that can be sent.
+    fn wanted(&self, record: Record) -> Option<Outgoing> {
         let letter = DeadLetter::from_record(record);
         let is_meant = self.job.filter.matches(&letter)
+            && !self.job.is_too_often(letter.replay_count)
             && (self.job.again || self.others.doer(&letter).is_none());
         if !is_meant {
             return None;
         }
-        letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())
+        if let Some(topic) = &self.job.into {
+            return letter.to_topic(topic);
+        }
+        let delivery = letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())?;
+        Some(delivery.to_record(&self.replaying.dispatch, true))
     }
 
     /// Waits until the batch is in `dispatch`, then writes that everything below `next` is done.
@@ -191,7 +242,10 @@ impl Run<'_> {
         if let Some(stretch) = self.job.stretches.get_mut(&partition) {
             stretch.next = stretch.next.max(reached);
         }
-        self.job.updated_at_ms = now_ms();
+        if self.halt.asked() == Asked::LetGo {
+            return Ok(());
+        }
+        self.job.touch(now_ms());
         self.replaying.write(&self.job)?;
         (self.told)(&self.job);
         self.batch = Batch::new();
@@ -251,10 +305,10 @@ impl Pace {
         }
     }
 
-    /// Waits for the next letter's moment; `false` when `stop` was set first.
-    fn wait(&mut self, stop: &AtomicBool) -> bool {
+    /// Waits for the next letter's moment; `false` when a halt was asked for first.
+    fn wait(&mut self, halt: &Halt) -> bool {
         loop {
-            if stop.load(Ordering::Acquire) {
+            if halt.is_asked() {
                 return false;
             }
             let left = self.next.saturating_duration_since(Instant::now());
@@ -275,23 +329,34 @@ mod tests {
 
     #[test]
     fn a_pace_is_kept_and_a_stop_ends_the_wait() {
-        let stop = AtomicBool::new(false);
+        let halt = Halt::default();
         let mut pace = Pace::new(Some(50));
         let began = Instant::now();
-        assert!((0..11).all(|_| pace.wait(&stop)));
+        assert!((0..11).all(|_| pace.wait(&halt)));
         assert!(began.elapsed() >= Duration::from_millis(199));
 
         let mut slow = Pace::new(Some(1));
-        assert!(slow.wait(&stop));
-        stop.store(true, Ordering::Release);
-        assert!(!slow.wait(&stop));
+        assert!(slow.wait(&halt));
+        halt.ask(Asked::Stop);
+        assert!(!slow.wait(&halt));
     }
 
     #[test]
     fn no_rate_is_no_wait() {
         let mut pace = Pace::new(None);
         let began = Instant::now();
-        assert!((0..1000).all(|_| pace.wait(&AtomicBool::new(false))));
+        assert!((0..1000).all(|_| pace.wait(&Halt::default())));
         assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_job_that_is_another_owners_is_not_taken_back_by_a_later_wish() {
+        let halt = Halt::default();
+        halt.ask(Asked::Stop);
+        halt.ask(Asked::Nothing);
+        assert!(!halt.is_asked());
+        halt.ask(Asked::LetGo);
+        halt.ask(Asked::Stop);
+        assert_eq!(halt.asked(), Asked::LetGo);
     }
 }

@@ -29,9 +29,13 @@ fn job(filter: LetterFilter, next: i64) -> Job {
         deed: Deed::Replay,
         filter,
         to: None,
+        into: None,
         again: false,
         reason: String::new(),
         rate: None,
+        max_replays: None,
+        runner: Runner::Command,
+        note: String::new(),
         state: State::Running,
         created_at_ms: 1,
         updated_at_ms: 1,
@@ -218,4 +222,54 @@ fn a_job_that_says_nothing_for_long_has_died() {
     let job = job(LetterFilter::default(), 5);
     assert!(job.is_alive(SILENT_AFTER_MS));
     assert!(!job.is_alive(SILENT_AFTER_MS + 1));
+}
+
+#[test]
+fn a_letter_of_a_webhook_that_may_not_be_seen_is_not_meant() {
+    let seen = |webhooks: &[&str]| LetterFilter {
+        webhooks: Some(webhooks.iter().map(|id| (*id).to_owned()).collect()),
+        ..LetterFilter::default()
+    };
+    let mut letter = letter(4, "exhausted");
+    assert!(seen(&["wh_a", "wh_b"]).matches(&letter));
+    assert!(!seen(&["wh_b"]).matches(&letter));
+    assert!(!seen(&[]).matches(&letter));
+    letter.webhook = None;
+    assert!(!seen(&["wh_a"]).matches(&letter));
+}
+
+#[test]
+fn the_fleet_does_what_is_wished_and_nothing_to_jobs_of_a_command() {
+    let wish = |want, at_ms| Some(Wish { want, at_ms });
+    let mut job = Job {
+        updated_at_ms: 10,
+        ..job(LetterFilter::default(), 5)
+    };
+    assert_eq!(job.duty(wish(Want::Cancel, 20)), Duty::Nothing);
+    job.runner = Runner::Fleet;
+    assert_eq!(job.duty(None), Duty::Work);
+    assert_eq!(job.duty(wish(Want::Pause, 20)), Duty::End(State::Stopped));
+    job.state = State::Stopped;
+    assert_eq!(job.duty(wish(Want::Pause, 20)), Duty::Nothing);
+    assert_eq!(job.duty(wish(Want::Run, 20)), Duty::Work);
+    assert_eq!(
+        job.duty(wish(Want::Run, 9)),
+        Duty::Nothing,
+        "it stopped after the wish"
+    );
+    assert_eq!(job.duty(None), Duty::Nothing);
+    assert_eq!(job.duty(wish(Want::Cancel, 1)), Duty::End(State::Cancelled));
+    for state in [State::Finished, State::Cancelled] {
+        job.state = state;
+        assert_eq!(job.duty(wish(Want::Run, 99)), Duty::Nothing);
+    }
+}
+
+#[test]
+fn what_the_fleet_runs_counts_as_alive_however_long_it_is_silent() {
+    let job = Job {
+        runner: Runner::Fleet,
+        ..job(LetterFilter::default(), 5)
+    };
+    assert!(job.is_alive(SILENT_AFTER_MS * 100));
 }

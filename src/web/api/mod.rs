@@ -4,18 +4,22 @@
 //! (promise 7). The API holds no facts: it asks what is [`Behind`] it, which `app` is, and is answered from the catalog and the topics.
 //!
 //! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`: what all routes share
-//! - `webhooks`, `tokens`, `events` (and matching): the routes, each with its document beside it; a new family (deliveries,
-//!   replays) is a file with `routes()` that is merged in `documented`, and what it asks is added to [`Behind`]
+//! - `webhooks`, `tokens`, `events` (and matching), `deliveries` (and stats), `replays` (and dead letters, with their bodies in `order`):
+//!   the routes, each with its document beside it; `past`: what the last two are answered from
 //! - `schema`: the forms that the document shows; `openapi`: the document
 
 pub mod audit;
 pub mod auth;
 pub mod body;
+mod deliveries;
 pub mod etag;
 pub mod events;
 pub mod openapi;
+mod order;
 pub mod paging;
+pub mod past;
 pub mod problem;
+pub mod replays;
 pub mod schema;
 pub mod tokens;
 pub mod webhooks;
@@ -137,6 +141,9 @@ pub trait Behind: Send + Sync + 'static {
     /// What becomes of an event for one webhook.
     fn explain(&self, webhook: &Subscription, event: &events::Read) -> events::Explained;
 
+    /// What became of deliveries.
+    fn past(&self) -> &dyn past::Past;
+
     /// Writes an audit record, without waiting.
     fn audit(&self, key: &str, record: &serde_json::Value);
 }
@@ -185,7 +192,9 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
     let routes = OpenApiRouter::new()
         .merge(webhooks::routes())
         .merge(events::routes())
-        .merge(tokens::routes());
+        .merge(tokens::routes())
+        .merge(deliveries::routes())
+        .merge(replays::routes());
     OpenApiRouter::with_openapi(openapi::frame()).nest(PREFIX, routes)
 }
 

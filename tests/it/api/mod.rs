@@ -4,8 +4,12 @@
 //! - `tenants`: every route of the document with another tenant's ids; roles; tokens
 //! - `races`: two instances that write one webhook
 //! - `events`: events and matching over HTTP
+//! - `commands`: the command line with `--api`
+//! - `past`: deliveries, dead letters and replays
 
+mod commands;
 mod events;
+mod past;
 mod races;
 mod tenants;
 mod webhooks;
@@ -113,6 +117,10 @@ pub struct Client {
     runtime: tokio::runtime::Runtime,
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it asks the router under test, whose answers are short"
+)]
 impl Client {
     pub fn of(router: &Router<'_>, token: &str) -> Self {
         Self::at(router.app().api().unwrap(), token)

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Client, ROOT, start};
-use crate::harness::{Cluster, Router, eventually};
+use crate::harness::{Cluster, Router, Sent, eventually};
 
 /// Words by which anything of tenant 2 is known again.
 const FOREIGN: [&str; 3] = ["wh_two", "belongs-to-two", "two.example"];
@@ -14,7 +14,7 @@ fn webhook(id: &str, customer: u64) -> Value {
     json!({
         "id": id, "name": format!("belongs-to-{word}"), "url": format!("https://{word}.example/in"),
         "event_types": [format!("belongs-to-{word}.*")], "tags": [format!("belongs-to-{word}")], "customer": customer,
-        "secret": "s",
+        "secret": "s", "max_retries": 0, "timeout_seconds": 1,
     })
 }
 
@@ -28,6 +28,8 @@ fn body_of(operation: &str) -> Option<Value> {
         "bulk_delete_webhooks" => json!({"ids": ["wh_two"]}),
         "create_token" => json!({"name": "x", "role": "viewer"}),
         "send_event" | "match_event" => event,
+        "create_replay" => json!({}),
+        "discard_dead_letters" => json!({"reason_text": "x"}),
         _ => return None,
     })
 }
@@ -37,7 +39,11 @@ fn status_of(operation: &str) -> u16 {
     match operation {
         "get_webhook" | "update_webhook" | "replace_webhook" | "delete_webhook"
         | "test_webhook" | "pause_webhook" | "resume_webhook" | "rotate_secret"
-        | "revoke_token" => 404,
+        | "revoke_token" | "get_delivery" | "retry_delivery" | "webhook_stats" | "get_replay"
+        | "pause_replay" | "resume_replay" | "cancel_replay" | "undo_discard" => 404,
+        // Nothing is meant, so nothing begins.
+        "create_replay" | "discard_dead_letters" => 200,
+        "list_deliveries" | "stats" | "list_dead_letters" | "list_replays" => 200,
         "list_webhooks"
         | "list_tags"
         | "list_event_types"
@@ -76,10 +82,43 @@ fn ask(client: &Client, method: &str, path: &str, operation: &str, id: &str) -> 
     }
 }
 
+/// Two dead letters of tenant 2, of which it has discarded one: a delivery's id and the discard's.
+fn died(router: &Router<'_>) -> (String, String) {
+    let event = json!({"event_type": "belongs-to-two.x", "customer": 2}).to_string();
+    let topic = router.cluster.name("events.job");
+    router
+        .cluster
+        .produce_all(&topic, &[Sent::new(event.clone()), Sent::new(event)]);
+    let letters = router.wait_for_dead_letters(2);
+    let two = Client::of(router, "prt_two");
+    let discard = json!({"reason_text": "belongs-to-two", "limit": 1});
+    let discard = two.post("/dead-letters/discard/", &discard).expect(202);
+    assert_eq!(two.get("/dead-letters/").expect(200)["total"], 1);
+    let replay = discard["replay"]["id"].as_str().unwrap().to_owned();
+    let delivery = letters[0]
+        .header("postrider-delivery-id")
+        .unwrap()
+        .to_owned();
+    let path = format!("/webhook-deliveries/{delivery}/");
+    eventually(
+        "the history to know it",
+        std::time::Duration::from_secs(20),
+        || (two.get(&path).status == 200).then_some(()),
+    );
+    two.get(&format!("/replays/{replay}/")).expect(200);
+    (delivery, replay)
+}
+
 #[test]
 fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
     let cluster = Cluster::named("api-tenants");
-    let mut router = start(&cluster, "");
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("history.db");
+    let more = format!(
+        "history.store = \"sqlite:{}\"\noutbound.breaker_failures = 1000\n",
+        store.display()
+    );
+    let mut router = start(&cluster, &more);
     router.leaves_work();
     let root = Client::of(&router, ROOT);
     root.post("/webhooks/", &webhook("wh_one", 1)).expect(201);
@@ -87,11 +126,17 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
     let token = json!({"name": "belongs-to-two", "role": "viewer", "customer": 2});
     let token = root.post("/tokens/", &token).expect(201);
 
+    let (delivery, replay) = died(&router);
+
     let one = Client::of(&router, "prt_one");
     let operations = operations(&root);
     for (method, path, operation) in &operations {
         let id = if path.contains("tokens") {
             token["id"].as_str().unwrap()
+        } else if path.contains("deliveries") {
+            &delivery
+        } else if path.contains("replays") {
+            &replay
         } else {
             "wh_two"
         };
@@ -108,11 +153,13 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
             answer.text.clone()
         };
         for word in FOREIGN {
+            // Nor does a count betray it.
+            assert!(!text.contains("\"total\":2"), "{method} {path}: {text}");
             assert!(!text.contains(word), "{method} {path} says {word}: {text}");
         }
     }
     assert!(
-        operations.len() >= 18,
+        operations.len() >= 31,
         "only {} routes were found",
         operations.len()
     );
@@ -163,11 +210,32 @@ fn no_route_is_served_without_a_token_nor_beyond_its_role() {
         );
         let reads = matches!(
             operation.as_str(),
-            "get_webhook" | "list_webhooks" | "list_tags" | "list_event_types" | "match_event"
+            "get_webhook"
+                | "list_webhooks"
+                | "list_tags"
+                | "list_event_types"
+                | "match_event"
+                | "list_deliveries"
+                | "get_delivery"
+                | "webhook_stats"
+                | "stats"
+                | "list_dead_letters"
+                | "list_replays"
+                | "get_replay"
         );
         let operates = matches!(
             operation.as_str(),
-            "test_webhook" | "pause_webhook" | "resume_webhook" | "send_event"
+            "test_webhook"
+                | "pause_webhook"
+                | "resume_webhook"
+                | "send_event"
+                | "retry_delivery"
+                | "create_replay"
+                | "discard_dead_letters"
+                | "pause_replay"
+                | "resume_replay"
+                | "cancel_replay"
+                | "undo_discard"
         );
         let by_viewer = ask(&viewer, &method, &path, &operation, "wh_none").status;
         let by_operator = ask(&operator, &method, &path, &operation, "wh_none").status;
@@ -179,7 +247,7 @@ fn no_route_is_served_without_a_token_nor_beyond_its_role() {
         );
         seen += 1;
     }
-    assert!(seen >= 18);
+    assert!(seen >= 31);
     assert_eq!(root.get("/webhooks/").expect(200)["results"], json!([]));
 }
 

@@ -179,3 +179,41 @@ fn the_dead_letters_of_another_program_are_listed() {
     let shown = ground.run(&["show", &format!("{topic}/0/0")]);
     assert!(shown.contains("\"a\": 1.0"), "{shown}");
 }
+
+#[test]
+fn letters_of_other_programs_go_into_a_source_topic_as_they_once_came() {
+    let cluster = Cluster::named("foreign-into");
+    let ground = Ground::start(&cluster);
+    ground.mend();
+    let topic = cluster.create_topic("other.dlq", 1, &[]);
+    let event = |n: u32| json!({"event_type": "job.failed", "customer": 1, "n": n}).to_string();
+    let connect = Sent::new(event(1))
+        .header("own", "1")
+        .header("__connect.errors.exception.message", "a converter failed");
+    let spring = Sent::new(event(2))
+        .header("own", "2")
+        .header("kafka_dlt-exception-message", "a listener threw");
+    cluster.produce_all(&topic, &[connect, spring]);
+    let source = cluster.name("events.job");
+    let from = ["--dead-topic", topic.as_str(), "--into"];
+    let missing = ground.output(&[&["replay", "--yes"], &from[..], &["no-such-topic"]].concat());
+    assert!(stderr(&missing).contains("there is no topic no-such-topic"));
+    let into = [&from[..], &[source.as_str()]].concat();
+    let replayed = ground.replay(&into);
+    assert_eq!(
+        (&replayed["done"], &replayed["total"]),
+        (&json!(2), &json!(2))
+    );
+    ground.receiver.wait_for_accepted(2, SOON);
+    let mut records = cluster.consume_all(&source);
+    records.sort_by_key(|record| record.header("own").map(str::to_owned));
+    assert_eq!(records.len(), 2);
+    for (record, n) in records.iter().zip(1..) {
+        assert_eq!(record.payload.as_deref(), Some(event(n).as_bytes()));
+        assert_eq!(record.header("own"), Some(&*n.to_string()));
+        assert_eq!(record.header("__connect.errors.exception.message"), None);
+        assert_eq!(record.header("kafka_dlt-exception-message"), None);
+    }
+    assert_eq!(ground.replay(&into)["done_before"], 2);
+    ground.wait_until_idle();
+}

@@ -1,6 +1,7 @@
 //! What died can be seen, sent in again exactly once, or put aside: by the real command, on the topic itself.
 
 mod choosing;
+mod fleet;
 mod replaying;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,11 +85,30 @@ impl<'a> Ground<'a> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of("dead-letters", arguments)
+    }
+
+    /// What `postrider replays` answers.
+    fn replays(&self, arguments: &[&str]) -> Value {
+        let all = [arguments, &["--output", "json"]].concat();
+        let output = self.command_of("replays", &all).output().unwrap();
+        assert!(output.status.success(), "{all:?}: {}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What `postrider replays` says where it refuses.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.command_of("replays", arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        stderr(&output)
+    }
+
+    fn command_of(&self, word: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
         command
             .arg("--config")
             .arg(self.folder.path().join("postrider.toml"))
-            .arg("dead-letters")
+            .arg(word)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

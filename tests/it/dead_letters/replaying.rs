@@ -171,6 +171,42 @@ fn a_stopped_replay_is_resumed_and_sends_no_letter_twice() {
 }
 
 #[test]
+fn of_two_resumes_at_once_not_both_run() {
+    let cluster = Cluster::named("replay-twice");
+    let ground = Ground::start(&cluster);
+    ground.emit("job.failed", 40);
+    ground.wait_for_letters(40);
+    ground.mend();
+    let child = ground
+        .command(&["replay", "--yes", "--rate", "10"])
+        .spawn()
+        .unwrap();
+    ground.receiver.wait_for_accepted(5, SOON);
+    let said = stderr(&interrupt(child));
+    let id = said.split_whitespace().find(|word| word.starts_with("rp_"));
+    let resume = ["replay", "--resume", id.unwrap(), "--rate", "10"];
+    let both = [0, 1].map(|_| ground.command(&resume).spawn().unwrap());
+    let both = both.map(|child| child.wait_with_output().unwrap());
+    let won = both.iter().filter(|output| output.status.success()).count();
+    assert!(won <= 1, "both ran");
+    for output in both.iter().filter(|output| !output.status.success()) {
+        assert!(stderr(output).contains("is at work"), "{}", stderr(output));
+    }
+    if won == 0 {
+        // Each has seen the other's claim; then it is as after a kill.
+        eventually("the job to be resumed", SOON * 2, || {
+            std::thread::sleep(Duration::from_secs(2));
+            let output = ground.output(&resume);
+            output.status.success().then_some(())
+        });
+    }
+    ground.receiver.wait_for_accepted(40, SOON);
+    ground.wait_until_idle();
+    assert!(ground.accepted().values().all(|count| *count == 1));
+    assert_eq!(ground.list(&[])["total"], 0);
+}
+
+#[test]
 fn a_killed_replay_is_resumed_with_nothing_lost() {
     let cluster = Cluster::named("replay-kill");
     let ground = Ground::start(&cluster);

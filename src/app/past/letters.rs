@@ -1,0 +1,409 @@
+//! Dead letters and the jobs on them, as the API shows them: read from their topics, so that they are there without a history.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Known, conflict, time, unavailable};
+use crate::pipeline::replaying::{self, Error};
+use crate::retry::dead_letter;
+use crate::retry::replay::{Deed, Fate, Job, LetterFilter, Runner, State, Want};
+use crate::web::api::past::{
+    Counts, DeadLetter, LetterFrom, LetterPlace, Letters, Order, Ordered, Replay, Selection,
+    Tenant, Wish,
+};
+use crate::web::api::problem::Problem;
+
+/// Readings of the dead-letter topic at a time: each is a consumer of its own, and reads the whole topic.
+const MOST_READINGS: usize = 4;
+
+/// One reading; ended when dropped.
+struct Reading<'a>(&'a AtomicUsize);
+
+impl<'a> Reading<'a> {
+    fn begin(readings: &'a AtomicUsize) -> Result<Self, Problem> {
+        let reading = Self(readings);
+        if readings.fetch_add(1, Ordering::AcqRel) >= MOST_READINGS {
+            return Err(Problem::unavailable(format!(
+                "the dead letters are being read for {MOST_READINGS} others; ask again in a few seconds"
+            )));
+        }
+        Ok(reading)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether a job is the tenant's to see.
+pub(super) fn is_of(tenant: &Tenant, job: &Job) -> bool {
+    let customer = tenant.0.as_deref();
+    customer.is_none() || job.filter.customer.as_deref() == customer
+}
+
+/// A job in the API's words.
+pub(super) fn replay(job: Job) -> Replay {
+    let state = match (job.state, job.undone_at_ms) {
+        (_, Some(_)) => "undone",
+        (State::Running, _) => "running",
+        (State::Stopped, _) => "stopped",
+        (State::Finished, _) => "finished",
+        (State::Cancelled, _) => "cancelled",
+    };
+    let deed = match job.deed {
+        Deed::Replay => "replay",
+        Deed::Discard => "discard",
+    };
+    let by = match job.runner {
+        Runner::Command => "command",
+        Runner::Fleet => "routers",
+    };
+    let text = |text: String| (!text.is_empty()).then_some(text);
+    let filter = job.filter;
+    // What was given; how the job is confined is nobody's concern.
+    let shown = serde_json::json!({
+        "webhook": filter.webhook, "event_type": filter.event_type, "reason": filter.reason, "status": filter.status,
+        "since": filter.since_ms.map(time), "until": filter.until_ms.map(time), "delivery": filter.delivery,
+    });
+    let shown = match shown {
+        serde_json::Value::Object(mut members) => {
+            members.retain(|_, value| !value.is_null());
+            members.into()
+        }
+        other => other,
+    };
+    Replay {
+        id: job.id,
+        deed: deed.to_owned(),
+        by: by.to_owned(),
+        state: state.to_owned(),
+        done: job.done,
+        total: job.total,
+        rate: job.rate,
+        to: job.to,
+        filter: shown,
+        reason_text: text(job.reason),
+        note: text(job.note),
+        created_at: time(job.created_at_ms),
+        updated_at: time(job.updated_at_ms),
+    }
+}
+
+fn letter(letter: &dead_letter::DeadLetter, fate: Fate, job: Option<&Job>) -> DeadLetter {
+    DeadLetter {
+        place: format!("{}/{}", letter.place.partition, letter.place.offset),
+        topic: letter.place.topic.to_string(),
+        died_at: time(letter.died_at_ms),
+        reason: letter.reason.clone(),
+        webhook_id: letter.webhook.clone(),
+        delivery_id: letter.delivery.as_ref().map(|delivery| delivery.id.clone()),
+        event_type: letter.event_type.clone(),
+        attempts: letter.attempts,
+        last_status: letter.last_status,
+        replays: letter.replay_count,
+        fate: fate.as_str().to_owned(),
+        job: job.map(|job| job.id.clone()),
+        replayable: letter.is_replayable(),
+        error_message: letter.message.clone(),
+    }
+}
+
+/// The page that is asked for, while letters come in whatever order. It holds no more than the page (promise 6).
+struct Window {
+    from: LetterFrom,
+    size: usize,
+    kept: BTreeMap<LetterPlace, DeadLetter>,
+    oldest: Option<LetterPlace>,
+    newest: Option<LetterPlace>,
+}
+
+impl Window {
+    fn new(from: LetterFrom, size: usize) -> Self {
+        Self {
+            from,
+            size,
+            kept: BTreeMap::new(),
+            oldest: None,
+            newest: None,
+        }
+    }
+
+    fn offer(&mut self, place: LetterPlace, letter: impl FnOnce() -> DeadLetter) {
+        self.oldest = Some(self.oldest.map_or(place, |oldest| oldest.min(place)));
+        self.newest = Some(self.newest.map_or(place, |newest| newest.max(place)));
+        let is_full = self.kept.len() >= self.size;
+        let first = self.kept.first_key_value().map(|(key, _)| *key);
+        let last = self.kept.last_key_value().map(|(key, _)| *key);
+        match self.from {
+            LetterFrom::After(edge) if place >= edge => {}
+            LetterFrom::Before(edge) if place <= edge => {}
+            LetterFrom::Before(_) => {
+                if !is_full || last.is_some_and(|last| place < last) {
+                    self.kept.insert(place, letter());
+                }
+                if self.kept.len() > self.size {
+                    self.kept.pop_last();
+                }
+            }
+            LetterFrom::Start | LetterFrom::After(_) => {
+                if !is_full || first.is_some_and(|first| place > first) {
+                    self.kept.insert(place, letter());
+                }
+                if self.kept.len() > self.size {
+                    self.kept.pop_first();
+                }
+            }
+        }
+    }
+
+    fn into_letters(self, total: u64, by_reason: BTreeMap<String, u64>) -> Letters {
+        let first = self.kept.first_key_value().map(|(key, _)| *key);
+        let last = self.kept.last_key_value().map(|(key, _)| *key);
+        Letters {
+            has_older: first.is_some() && self.oldest < first,
+            has_newer: last.is_some() && self.newest > last,
+            rows: self.kept.into_iter().rev().collect(),
+            total,
+            by_reason,
+        }
+    }
+}
+
+impl Known {
+    /// What a selection means for a tenant.
+    fn filter(&self, tenant: &Tenant, selection: &Selection) -> LetterFilter {
+        let customer = tenant.0.as_ref();
+        let own = customer.map(|customer| {
+            let all = self.running.ways.catalog.now();
+            let own = all.all().filter(|webhook| {
+                webhook.customer.as_ref() == Some(customer)
+                    && selection
+                        .webhook
+                        .as_deref()
+                        .is_none_or(|wanted| wanted == &*webhook.id)
+            });
+            own.map(|webhook| webhook.id.to_string())
+                .collect::<BTreeSet<String>>()
+        });
+        LetterFilter {
+            webhook: selection.webhook.clone(),
+            event_type: selection.event_type.clone(),
+            reason: selection.reason.clone(),
+            status: selection.status,
+            since_ms: selection.since_ms,
+            until_ms: selection.until_ms,
+            delivery: selection.delivery.clone(),
+            webhooks: own,
+            customer: customer.map(|customer| customer.to_string()),
+        }
+    }
+
+    pub(super) fn read_letters(
+        &self,
+        tenant: &Tenant,
+        selection: &Selection,
+        fate: Option<&str>,
+        from: LetterFrom,
+        size: usize,
+    ) -> Result<Letters, Problem> {
+        let _reading = Reading::begin(&self.readings)?;
+        let mut window = Window::new(from, size);
+        let mut total = 0;
+        let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
+        let visited = self
+            .replaying
+            .letters(&self.filter(tenant, selection), |found, job| {
+                let is = match job.map(|job| job.deed) {
+                    None => Fate::Waiting,
+                    Some(Deed::Replay) => Fate::Replayed,
+                    Some(Deed::Discard) => Fate::Discarded,
+                };
+                if fate.is_none_or(|wanted| wanted == is.as_str()) {
+                    total += 1;
+                    *by_reason.entry(found.reason.clone()).or_default() += 1;
+                    let place = (found.died_at_ms, found.place.partition, found.place.offset);
+                    window.offer(place, || {
+                        // Whoever may not see a job is not told its id.
+                        letter(&found, is, job.filter(|job| is_of(tenant, job)))
+                    });
+                }
+                ControlFlow::Continue(())
+            });
+        visited.map_err(|fault| unavailable(&fault))?;
+        Ok(window.into_letters(total, by_reason))
+    }
+
+    pub(super) fn carry_out(&self, tenant: &Tenant, order: &Order) -> Result<Ordered, Problem> {
+        let _reading = Reading::begin(&self.readings)?;
+        let to = match &order.to {
+            Some(text) => {
+                let url = self.guard.parse_url(text);
+                Some(url.map_err(|refused| Problem::at("/to", format!("`to`: {refused}")))?)
+            }
+            None => None,
+        };
+        let planned = self.replaying.plan(replaying::Order {
+            deed: match order.discard {
+                Some(_) => Deed::Discard,
+                None => Deed::Replay,
+            },
+            filter: self.filter(tenant, &order.selection),
+            to,
+            into: None,
+            again: order.again,
+            reason: order.discard.clone().unwrap_or_default(),
+            rate: order
+                .discard
+                .is_none()
+                .then_some(order.rate.unwrap_or(self.rate)),
+            limit: order.limit,
+            max_replays: order.max_replays,
+            // A discard is done with its record; the routers must not take it for a replay.
+            runner: match order.discard {
+                Some(_) => Runner::Command,
+                None => Runner::Fleet,
+            },
+        });
+        let plan = planned.map_err(|fault| unavailable(&fault))?;
+        let found = &plan.counts;
+        let counts = Counts {
+            total: found.total,
+            by_reason: found.by_reason.clone(),
+            by_webhook: found.by_webhook.clone(),
+            by_event_type: found.by_event_type.clone(),
+            by_status: found.by_status.clone(),
+            not_replayable: found.not_replayable,
+            done_before: found.done_before,
+            replayed_too_often: found.replayed_too_often,
+        };
+        if order.dry_run || found.total == 0 {
+            return Ok(Ordered {
+                counts,
+                replay: None,
+            });
+        }
+        let begun = self.replaying.begin(plan);
+        let job = begun.map_err(|fault| self.refused(tenant, fault))?;
+        Ok(Ordered {
+            counts,
+            replay: Some(replay(job)),
+        })
+    }
+
+    pub(super) fn tell(&self, tenant: &Tenant, id: &str, wish: Wish) -> Result<Replay, Problem> {
+        let job = self
+            .replaying
+            .job(id)
+            .map_err(|fault| self.refused(tenant, fault))?;
+        if !is_of(tenant, &job) {
+            return Err(Problem::no_such("replay", id));
+        }
+        if job.deed == Deed::Discard && wish != Wish::Undo {
+            return Err(conflict(format!(
+                "{id} is a discard, which is done; POST /replays/{id}/undo/ takes it back"
+            )));
+        }
+        let told = match wish {
+            Wish::Undo => self.replaying.undo(id),
+            Wish::Pause => self.replaying.wish(id, Want::Pause),
+            Wish::Resume => self.replaying.wish(id, Want::Run),
+            Wish::Cancel => self.replaying.wish(id, Want::Cancel),
+        };
+        told.map(replay)
+            .map_err(|fault| self.refused(tenant, fault))
+    }
+
+    /// A refusal in the API's words. It names no job of another tenant.
+    fn refused(&self, tenant: &Tenant, fault: Error) -> Problem {
+        match fault {
+            Error::Unknown(id) => Problem::no_such("replay", &id),
+            Error::Busy(id) => {
+                let is_seen = match self.replaying.job(&id) {
+                    Ok(job) => is_of(tenant, &job),
+                    Err(_) => false,
+                };
+                let name = if is_seen {
+                    id.as_str()
+                } else {
+                    "another replay"
+                };
+                conflict(format!(
+                    "{name} is at work on the same dead letters; wait for its end, or cancel it"
+                ))
+            }
+            Error::OfACommand(id) => conflict(format!(
+                "{id} is worked on by the command that began it; stop and resume it there"
+            )),
+            Error::Finished(id) => conflict(format!("{id} has finished")),
+            Error::Cancelled(id) => conflict(format!(
+                "{id} was cancelled, which is for good; begin another"
+            )),
+            Error::NotADiscard(id) => conflict(format!(
+                "{id} is a replay, and what was sent cannot be taken back"
+            )),
+            Error::Undone(id) => conflict(format!("{id} was taken back already")),
+            other => unavailable(&other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(from: LetterFrom, places: &[i64]) -> (Vec<i64>, bool, bool) {
+        let mut window = Window::new(from, 2);
+        for place in places {
+            window.offer((*place, 0, 0), || DeadLetter {
+                place: String::new(),
+                topic: String::new(),
+                died_at: time(*place),
+                reason: String::new(),
+                webhook_id: None,
+                delivery_id: None,
+                event_type: None,
+                attempts: None,
+                last_status: None,
+                replays: 0,
+                fate: String::new(),
+                job: None,
+                replayable: true,
+                error_message: String::new(),
+            });
+        }
+        let letters = window.into_letters(0, BTreeMap::new());
+        let shown = letters.rows.iter().map(|(place, _)| place.0).collect();
+        (shown, letters.has_older, letters.has_newer)
+    }
+
+    #[test]
+    fn pages_go_to_the_oldest_and_back_whatever_order_letters_come_in() {
+        for places in [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [3, 5, 1, 4, 2]] {
+            let place = |time| (time, 0, 0);
+            assert_eq!(page(LetterFrom::Start, &places), (vec![5, 4], true, false));
+            let second = page(LetterFrom::After(place(4)), &places);
+            assert_eq!(second, (vec![3, 2], true, true));
+            let last = page(LetterFrom::After(place(2)), &places);
+            assert_eq!(last, (vec![1], false, true));
+            let back = page(LetterFrom::Before(place(1)), &places);
+            assert_eq!(back, (vec![3, 2], true, true));
+            let first = page(LetterFrom::Before(place(3)), &places);
+            assert_eq!(first, (vec![5, 4], true, false));
+        }
+        assert_eq!(page(LetterFrom::Start, &[]), (vec![], false, false));
+    }
+
+    #[test]
+    fn only_so_many_read_the_topic_at_a_time() {
+        let readings = AtomicUsize::new(0);
+        let mut open: Vec<Reading<'_>> = (0..MOST_READINGS)
+            .map(|_| Reading::begin(&readings).unwrap())
+            .collect();
+        assert!(Reading::begin(&readings).is_err());
+        open.pop();
+        assert!(Reading::begin(&readings).is_ok());
+    }
+}
