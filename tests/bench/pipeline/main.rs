@@ -11,6 +11,8 @@
 //! | `BENCH_ONLY` | only the cases whose name contains one of these words, separated by semicolons |
 //! | `BENCH_LATENCY` | 0 leaves out the paced cases, 1 |
 //! | `BENCH_MEMORY` | 1 measures memory with 1,000,000 events waiting, 0 |
+//! | `BENCH_ISOLATION` | 1 measures what sick endpoints cost healthy ones, 0; `BENCH_ONLY` chooses among the scenarios, too |
+//! | `BENCH_ISOLATION_SECONDS` | seconds of each way, 60 |
 //! | `BENCH_RECOVERY` | 1 measures kill -9 under load, 0 |
 //! | `BENCH_RECOVERY_RATE` | events a second meanwhile, 2000 |
 //! | `BENCH_ROUTER` | another binary, to compare |
@@ -18,6 +20,7 @@
 
 mod events;
 mod floor;
+mod isolation;
 mod process;
 mod receiver;
 mod recovery;
@@ -69,6 +72,8 @@ fn cases() -> Vec<Case> {
             attempts,
             log_level,
             rate_limit: None,
+            kinds: Vec::new(),
+            every_event: false,
         }),
         paced,
     };
@@ -168,6 +173,22 @@ impl Ground {
         }
     }
 
+    /// Waits until so many different events have arrived since the last reset, whoever carries them.
+    fn wait_for(&mut self, wanted: u64) {
+        let began = Instant::now();
+        loop {
+            let arrived = self.receiver.count().distinct;
+            if arrived >= wanted {
+                return;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{arrived} of {wanted} events arrived"
+            );
+            std::thread::sleep(SAMPLE_EVERY);
+        }
+    }
+
     /// Everything is in the topic; the carrier starts fresh.
     fn drain(&mut self, carrier: &Carrier, source: &str, count: u64) -> Drain {
         let prefix = self.new_prefix();
@@ -235,6 +256,8 @@ impl Ground {
             attempts: false,
             log_level: "warn",
             rate_limit: Some(100),
+            kinds: Vec::new(),
+            every_event: false,
         };
         let mut running = self.start(&Carrier::Router(setup), &source, &prefix);
         let started = Instant::now();
@@ -326,6 +349,11 @@ fn main() {
             "\nmemory with {WAITING_EVENTS} events waiting for an endpoint that takes 100 a second"
         );
         ground.memory();
+    }
+    if number("BENCH_ISOLATION", 0) > 0 {
+        for _ in 0..runs {
+            isolation::measure(&mut ground, number("BENCH_ISOLATION_SECONDS", 60), wanted);
+        }
     }
     if number("BENCH_RECOVERY", 0) > 0 {
         let rate = number("BENCH_RECOVERY_RATE", 2_000);
