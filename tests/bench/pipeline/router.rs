@@ -47,13 +47,15 @@ pub enum Endpoint {
     Refusing,
     /// Healthy and not counted; its webhook is limited to so many requests a second.
     Limited(u32),
+    /// The webhook is paused.
+    Paused,
 }
 
 impl Endpoint {
     fn path(self) -> &'static str {
         match self {
             Self::Healthy => "in",
-            Self::Uncounted | Self::Limited(_) => "other",
+            Self::Uncounted | Self::Limited(_) | Self::Paused => "other",
             Self::Hanging => "hang",
             Self::Failing => "fail",
             Self::Refusing => "refuse",
@@ -186,6 +188,9 @@ fn write_catalog(config: &Config, setup: &Setup, receiver: &Receiver) {
         });
         if setup.endpoints > 1 && !setup.every_event {
             webhook["customer"] = json!(number as u64 % CUSTOMERS);
+        }
+        if matches!(kind, Endpoint::Paused) {
+            webhook["paused"] = json!(true);
         }
         let limit = match kind {
             Endpoint::Limited(requests) => Some(requests),
