@@ -105,6 +105,26 @@ impl Cluster {
         }
     }
 
+    /// Records ever written to the topics whose name begins so.
+    pub fn records(&self, prefix: &str) -> u64 {
+        let client = self.admin.inner();
+        let limit = Duration::from_secs(20);
+        let metadata = client.fetch_metadata(None, limit).expect("metadata");
+        let mut records = 0;
+        for topic in metadata.topics() {
+            if !topic.name().starts_with(prefix) {
+                continue;
+            }
+            for partition in topic.partitions() {
+                let (_, end) = client
+                    .fetch_watermarks(topic.name(), partition.id(), limit)
+                    .expect("the broker knows the end");
+                records += u64::try_from(end).unwrap_or(0);
+            }
+        }
+        records
+    }
+
     fn produce(&self, topic: &str, sequence: u64) {
         let key = format!("device-{}", sequence % KEYS);
         let body = event(sequence, unix_us());

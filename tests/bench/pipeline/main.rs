@@ -10,7 +10,11 @@
 //! | `BENCH_RUNS` | rounds; the cases take turns, 1 |
 //! | `BENCH_ONLY` | only the cases whose name contains one of these words, separated by semicolons |
 //! | `BENCH_LATENCY` | 0 leaves out the paced cases, 1 |
-//! | `BENCH_MEMORY` | 1 measures memory with 1,000,000 events waiting, 0 |
+//! | `BENCH_MEMORY` | 1 measures memory with many deliveries waiting, 0; `BENCH_ONLY` chooses among the places, too |
+//! | `BENCH_MEMORY_EVENTS` | how many, 1000000 |
+//! | `BENCH_MEMORY_SECONDS` | how long each place is watched at most, 180 |
+//! | `BENCH_ISOLATION` | 1 measures what sick endpoints cost healthy ones, 0; `BENCH_ONLY` chooses among the scenarios, too |
+//! | `BENCH_ISOLATION_SECONDS` | seconds of each way, 60 |
 //! | `BENCH_RECOVERY` | 1 measures kill -9 under load, 0 |
 //! | `BENCH_RECOVERY_RATE` | events a second meanwhile, 2000 |
 //! | `BENCH_ROUTER` | another binary, to compare |
@@ -18,6 +22,8 @@
 
 mod events;
 mod floor;
+mod isolation;
+mod memory;
 mod process;
 mod receiver;
 mod recovery;
@@ -40,8 +46,6 @@ const PACED: Duration = Duration::from_secs(15);
 const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 /// A case in which nothing arrives for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-const WAITING_EVENTS: u64 = 1_000_000;
-const WATCHED: Duration = Duration::from_secs(60);
 
 /// Who carries.
 enum Carrier {
@@ -69,6 +73,8 @@ fn cases() -> Vec<Case> {
             attempts,
             log_level,
             rate_limit: None,
+            kinds: Vec::new(),
+            every_event: false,
         }),
         paced,
     };
@@ -168,6 +174,22 @@ impl Ground {
         }
     }
 
+    /// Waits until so many different events have arrived since the last reset, whoever carries them.
+    fn wait_for(&mut self, wanted: u64) {
+        let began = Instant::now();
+        loop {
+            let arrived = self.receiver.count().distinct;
+            if arrived >= wanted {
+                return;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{arrived} of {wanted} events arrived"
+            );
+            std::thread::sleep(SAMPLE_EVERY);
+        }
+    }
+
     /// Everything is in the topic; the carrier starts fresh.
     fn drain(&mut self, carrier: &Carrier, source: &str, count: u64) -> Drain {
         let prefix = self.new_prefix();
@@ -221,38 +243,6 @@ impl Ground {
             worst_ms: tally.worst_us as f64 / 1e3,
             processor_us: spent * 1e6 / (end - next) as f64,
         }
-    }
-
-    /// A million events wait for an endpoint that takes a hundred a second.
-    fn memory(&mut self) {
-        let prefix = self.new_prefix();
-        let source = format!("{prefix}events");
-        self.cluster.create(&source);
-        self.cluster.fill(&source, WAITING_EVENTS);
-        self.receiver.reset();
-        let setup = Setup {
-            endpoints: 1,
-            attempts: false,
-            log_level: "warn",
-            rate_limit: Some(100),
-        };
-        let mut running = self.start(&Carrier::Router(setup), &source, &prefix);
-        let started = Instant::now();
-        while started.elapsed() < WATCHED {
-            std::thread::sleep(Duration::from_secs(5));
-            let process = running.process();
-            process.check();
-            println!(
-                "  after {:>2.0} s: {:>4.0} MiB, peak {:>4.0} MiB, {:>5.1} s of processor, {} arrived",
-                started.elapsed().as_secs_f64(),
-                process.mebibytes(),
-                process.peak_mebibytes(),
-                process.processor_seconds(),
-                self.receiver.count().distinct
-            );
-        }
-        drop(running);
-        self.cluster.delete(&prefix);
     }
 }
 
@@ -322,10 +312,14 @@ fn main() {
     }
     report.print(count);
     if number("BENCH_MEMORY", 0) > 0 {
-        println!(
-            "\nmemory with {WAITING_EVENTS} events waiting for an endpoint that takes 100 a second"
-        );
-        ground.memory();
+        let events = number("BENCH_MEMORY_EVENTS", 1_000_000);
+        let limit = Duration::from_secs(number("BENCH_MEMORY_SECONDS", 180));
+        memory::measure(&mut ground, events, limit, wanted);
+    }
+    if number("BENCH_ISOLATION", 0) > 0 {
+        for _ in 0..runs {
+            isolation::measure(&mut ground, number("BENCH_ISOLATION_SECONDS", 60), wanted);
+        }
     }
     if number("BENCH_RECOVERY", 0) > 0 {
         let rate = number("BENCH_RECOVERY_RATE", 2_000);

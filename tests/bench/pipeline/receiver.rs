@@ -1,9 +1,11 @@
-//! A receiver that costs next to nothing: HTTP/1.1 with keep-alive by hand, 200 at once, counting what arrives.
+//! A receiver that costs next to nothing: HTTP/1.1 with keep-alive by hand, 200 at once, counting what arrives at `/in`. Other
+//! paths are sick endpoints, or healthy ones that are not counted (`Endpoint` in `router.rs`).
 //!
 //! It is a process of its own, so that its processor time is not the router's. Its parent asks for the tally over stdin.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -14,13 +16,16 @@ use tokio::net::{TcpListener, TcpStream};
 use super::events;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+const REFUSED: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const LENGTH_NAME: &[u8] = b"content-length:";
 
 /// What has arrived since the last reset. Times are Unix microseconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Tally {
-    /// Different events; repetitions are beside it.
+    /// Different events of each endpoint; repetitions are beside it.
     pub distinct: u64,
     pub repeated: u64,
     pub first_us: u64,
@@ -28,31 +33,36 @@ pub struct Tally {
     /// From enqueue to arrival, microseconds; 0 in a short count.
     pub p50_us: u64,
     pub p99_us: u64,
+    pub p999_us: u64,
     pub worst_us: u64,
+    /// Requests to paths that are not counted.
+    pub others: u64,
 }
 
 #[derive(Default)]
 struct Arrivals {
     tally: Tally,
-    seen: Vec<u64>,
+    /// By endpoint, a bit an event.
+    seen: HashMap<IpAddr, Vec<u64>>,
     latencies_us: Vec<u32>,
 }
 
 impl Arrivals {
-    fn add(&mut self, body: &[u8]) {
+    fn add(&mut self, endpoint: IpAddr, body: &[u8]) {
         let now = events::unix_us();
         let Some((sequence, sent_us)) = events::stamp_of(body) else {
             return;
         };
         let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
-        if self.seen.len() <= word {
-            self.seen.resize(word + 1, 0);
+        let seen = self.seen.entry(endpoint).or_default();
+        if seen.len() <= word {
+            seen.resize(word + 1, 0);
         }
-        if self.seen[word] & bit != 0 {
+        if seen[word] & bit != 0 {
             self.tally.repeated += 1;
             return;
         }
-        self.seen[word] |= bit;
+        seen[word] |= bit;
         if self.tally.distinct == 0 {
             self.tally.first_us = now;
         }
@@ -73,6 +83,7 @@ impl Arrivals {
         Tally {
             p50_us: at(0.50),
             p99_us: at(0.99),
+            p999_us: at(0.999),
             worst_us: at(1.0),
             ..self.tally.clone()
         }
@@ -119,6 +130,9 @@ pub fn run() {
 
 async fn serve(mut stream: TcpStream, arrivals: Arc<Mutex<Arrivals>>) {
     let _ = stream.set_nodelay(true);
+    let Ok(endpoint) = stream.local_addr().map(|address| address.ip()) else {
+        return;
+    };
     let mut buffer = Vec::with_capacity(16_384);
     loop {
         let request = loop {
@@ -130,12 +144,31 @@ async fn serve(mut stream: TcpStream, arrivals: Arc<Mutex<Arrivals>>) {
                 Ok(_) => {}
             }
         };
-        arrivals
-            .lock()
-            .expect("arrivals")
-            .add(&buffer[request.clone()]);
+        let answer = {
+            let mut arrivals = arrivals.lock().expect("arrivals");
+            let path = buffer.split(|byte| *byte == b' ').nth(1);
+            let answer = match path {
+                Some(b"/in") => {
+                    arrivals.add(endpoint, &buffer[request.clone()]);
+                    Some(ANSWER)
+                }
+                Some(b"/hang") => None,
+                Some(b"/fail") => Some(FAILED),
+                Some(b"/refuse") => Some(REFUSED),
+                _ => Some(ANSWER),
+            };
+            if path != Some(b"/in") {
+                arrivals.tally.others += 1;
+            }
+            answer
+        };
         buffer.drain(..request.end);
-        if stream.write_all(ANSWER).await.is_err() {
+        let Some(answer) = answer else {
+            // Until the client gives up.
+            while matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {}
+            return;
+        };
+        if stream.write_all(answer).await.is_err() {
             return;
         }
     }

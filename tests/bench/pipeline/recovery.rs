@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::process::Process;
 use super::router::{Fleet, Setup};
-use super::{Ground, PATIENCE, WARM_UP};
+use super::{Ground, WARM_UP};
 
 const WATCHED: Duration = Duration::from_secs(30);
 const KILLS: u32 = 3;
@@ -34,6 +34,8 @@ fn case(ground: &mut Ground, rate: u64, instances: usize, named: bool) {
         attempts: false,
         log_level: "warn",
         rate_limit: None,
+        kinds: Vec::new(),
+        every_event: false,
     };
     let bootstrap = ground.cluster.bootstrap.clone();
     let fleet = Fleet::prepare(&setup, &bootstrap, &source, &prefix, &ground.receiver);
@@ -49,9 +51,9 @@ fn case(ground: &mut Ground, rate: u64, instances: usize, named: bool) {
 
     let pace = u32::try_from(rate).expect("a rate");
     let warm = ground.cluster.pace(&source, 0, pace, WARM_UP);
-    wait(ground, warm);
+    ground.wait_for(warm);
     let settled = ground.cluster.pace(&source, warm, pace, WARM_UP);
-    wait(ground, settled);
+    ground.wait_for(settled);
     ground.receiver.reset();
 
     let Ground {
@@ -88,7 +90,7 @@ fn case(ground: &mut Ground, rate: u64, instances: usize, named: bool) {
         }
         pacing.join().expect("the producer goes on")
     });
-    wait(ground, end - settled);
+    ground.wait_for(end - settled);
     // What is sent twice may come a little later than the rest.
     std::thread::sleep(Duration::from_secs(1));
     let tally = ground.receiver.report();
@@ -102,20 +104,4 @@ fn case(ground: &mut Ground, rate: u64, instances: usize, named: bool) {
     );
     drop(running);
     ground.cluster.delete(&prefix);
-}
-
-/// Waits until so many different events have arrived since the last reset.
-fn wait(ground: &mut Ground, wanted: u64) {
-    let began = Instant::now();
-    loop {
-        let arrived = ground.receiver.count().distinct;
-        if arrived >= wanted {
-            return;
-        }
-        assert!(
-            began.elapsed() < PATIENCE,
-            "{arrived} of {wanted} events arrived"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -73,6 +73,9 @@ impl Report {
     }
 
     pub fn print(&self, count: u64) {
+        if self.0.is_empty() {
+            return;
+        }
         let floor = |threads: &str| {
             let row = self.0.iter().find(|row| row.name.ends_with(threads));
             row.map(Row::processor_us)

@@ -12,6 +12,7 @@ use postrider::pipeline::topics::Topics;
 use postrider::subscription::read;
 use serde_json::json;
 
+use super::events::CUSTOMERS;
 use super::floor::IN_FLIGHT;
 use super::process::Process;
 use super::receiver::Receiver;
@@ -26,6 +27,40 @@ pub struct Setup {
     pub log_level: &'static str,
     /// Requests a second of each endpoint.
     pub rate_limit: Option<u32>,
+    /// What each endpoint is; those beyond the list are healthy.
+    pub kinds: Vec<Endpoint>,
+    /// Whether every endpoint wants every event; else each of several wants those of its customer.
+    pub every_event: bool,
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Copy)]
+pub enum Endpoint {
+    Healthy,
+    /// Healthy, and left out of the count.
+    Uncounted,
+    /// Takes the request and never answers.
+    Hanging,
+    /// Answers 500.
+    Failing,
+    /// Answers 429 with `Retry-After: 1`.
+    Refusing,
+    /// Healthy and not counted; its webhook is limited to so many requests a second.
+    Limited(u32),
+    /// The webhook is paused.
+    Paused,
+}
+
+impl Endpoint {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Healthy => "in",
+            Self::Uncounted | Self::Limited(_) | Self::Paused => "other",
+            Self::Hanging => "hang",
+            Self::Failing => "fail",
+            Self::Refusing => "refuse",
+        }
+    }
 }
 
 /// A running router; its topics are deleted by whoever made the prefix.
@@ -140,19 +175,28 @@ fn write_catalog(config: &Config, setup: &Setup, receiver: &Receiver) {
     )
     .expect("the catalog");
     for number in 0..setup.endpoints {
+        let kind = setup.kinds.get(number).copied();
+        let kind = kind.unwrap_or(Endpoint::Healthy);
         let mut webhook = json!({
             "id": format!("wh_{number}"),
             "name": format!("endpoint {number}"),
-            "url": format!("http://{}/in", receiver.address(number)),
+            "url": format!("http://{}/{}", receiver.address(number), kind.path()),
             "event_types": ["device.*"],
             "customer": null,
             "max_concurrency": IN_FLIGHT,
             "secret": "generate",
         });
-        if setup.endpoints > 1 {
-            webhook["customer"] = json!(number);
+        if setup.endpoints > 1 && !setup.every_event {
+            webhook["customer"] = json!(number as u64 % CUSTOMERS);
         }
-        if let Some(requests) = setup.rate_limit {
+        if matches!(kind, Endpoint::Paused) {
+            webhook["paused"] = json!(true);
+        }
+        let limit = match kind {
+            Endpoint::Limited(requests) => Some(requests),
+            _ => setup.rate_limit,
+        };
+        if let Some(requests) = limit {
             webhook["rate_limit"] = json!({"requests": requests, "per_seconds": 1, "burst": 1});
         }
         let draft = read::read(&webhook, "").expect("the benchmark's webhooks are right");
