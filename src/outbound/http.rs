@@ -11,15 +11,17 @@ use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::guard::{Blocked, Guard};
 use super::request::Endpoint;
 use super::verdict::{Failure, FailureKind, Verdict, judge_failure, judge_status};
 
 mod failure;
+mod names;
 
 use failure::{Reached, ResolveError};
+use names::Names;
 
 /// How long a resolver may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,6 +121,7 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = Arc::new(GuardedResolver {
             guard: Arc::clone(&guard),
+            names: Arc::new(Names::of_the_system(RESOLVE_TIMEOUT)),
         });
         let builder = || {
             reqwest::Client::builder()
@@ -264,18 +267,15 @@ fn capped(headers: HeaderMap) -> HeaderMap {
 /// Asks the system, and lets through only the addresses that may be reached.
 struct GuardedResolver {
     guard: Arc<Guard>,
+    names: Arc<Names>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = Arc::clone(&self.guard);
+        let names = Arc::clone(&self.names);
         Box::pin(async move {
-            // Port 0 stands for the URL's own.
-            let answer =
-                timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
-            let found = answer
-                .map_err(|_| ResolveError::TimedOut(RESOLVE_TIMEOUT))?
-                .map_err(ResolveError::Failed)?;
+            let found = names.look_up(name.as_str()).await?.into_iter();
             let reachable = only_reachable(&guard, found)?;
             Ok(Box::new(reachable.into_iter()) as Addrs)
         })

@@ -2,6 +2,7 @@
 
 use super::*;
 use tokio::net::TcpSocket;
+use tokio::time::timeout;
 
 /// Accepts connections until it is dropped, and counts them.
 pub struct Receiver {
