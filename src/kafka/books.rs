@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::ledger::{Ledger, Settled};
+use super::beyond::Frontier;
+use super::ledger::{Ledger, Opened, Settled};
 use super::receipt::{Assignment, Heartbeat, Receipt, Settlement};
-use crate::record::{NextOffset, SourceOffset};
+use crate::record::SourceOffset;
 
 /// A topic and a partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -55,7 +56,7 @@ impl Books {
         }
     }
 
-    pub(super) fn assign(&mut self, place: Place, committed: Option<NextOffset>) {
+    pub(super) fn assign(&mut self, place: Place, committed: Option<Frontier>) {
         self.revoke(&place);
         let epoch = self.next_epoch;
         self.next_epoch += 1;
@@ -102,8 +103,8 @@ impl Books {
         self.places.clear();
     }
 
-    /// Enters a received record. `None` when the partition is not assigned, or the offset is not above the last one: then
-    /// [`Books::is_disordered`] holds from here on.
+    /// Enters a received record. `None` when the partition is not assigned, an earlier owner finished it, or the offset is not
+    /// above the last one: then [`Books::is_disordered`] holds from here on.
     pub(super) fn open(
         &mut self,
         topic: &str,
@@ -113,9 +114,13 @@ impl Books {
     ) -> Option<(Receipt, Arc<str>)> {
         let place = (Arc::clone(self.topics.get(topic)?), partition);
         let page = self.pages.get_mut(&place)?;
-        if !page.ledger.open(offset, now) {
-            self.disordered = true;
-            return None;
+        match page.ledger.open(offset, now) {
+            Opened::New => {}
+            Opened::Finished => return None,
+            Opened::Disordered => {
+                self.disordered = true;
+                return None;
+            }
         }
         let receipt = Receipt::new(&page.assignment, offset, &self.back);
         Some((receipt, place.0))
@@ -138,16 +143,17 @@ impl Books {
         }
     }
 
-    pub(super) fn commit_plan(&self) -> Vec<(Place, NextOffset)> {
+    /// What is to be committed, with at most `limit` bytes on what is finished beyond each frontier.
+    pub(super) fn commit_plan(&self, limit: usize) -> Vec<(Place, Frontier)> {
         self.pages
             .iter()
-            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan()?)))
+            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan(limit)?)))
             .collect()
     }
 
-    pub(super) fn confirm_committed(&mut self, place: &Place, offset: NextOffset) {
+    pub(super) fn confirm_committed(&mut self, place: &Place, frontier: Frontier) {
         if let Some(page) = self.pages.get_mut(place) {
-            page.ledger.confirm_committed(offset);
+            page.ledger.confirm_committed(frontier);
         }
     }
 
@@ -182,6 +188,13 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::record::NextOffset;
+
+    fn planned(books: &Books) -> Vec<(Place, NextOffset)> {
+        let plan = books.commit_plan(0).into_iter();
+        plan.map(|(place, frontier)| (place, frontier.offset))
+            .collect()
+    }
 
     #[test]
     fn a_late_receipt_after_revoke_is_ignored() {
@@ -198,9 +211,9 @@ mod tests {
 
         old.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Unknown);
-        assert_eq!(books.commit_plan(), vec![(place.clone(), NextOffset(5))]);
+        assert_eq!(planned(&books), vec![(place.clone(), NextOffset(5))]);
         new.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Advanced);
-        assert_eq!(books.commit_plan(), vec![(place, NextOffset(6))]);
+        assert_eq!(planned(&books), vec![(place, NextOffset(6))]);
     }
 }

@@ -5,15 +5,16 @@
 //! to hand back, and the close, where nobody polls afterwards.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::beyond::{self, Frontier};
 use super::books::Place;
 use crate::metrics::Metrics;
 use crate::record::NextOffset;
@@ -32,8 +33,10 @@ pub(super) struct Membership {
     stage: &'static str,
     metrics: Arc<Metrics>,
     changes: Mutex<VecDeque<Change>>,
-    commits: Mutex<Vec<(Place, NextOffset)>>,
+    commits: Mutex<Vec<(Place, Frontier)>>,
     closing: AtomicBool,
+    /// How much a commit may say of what is finished beyond it, in bytes.
+    beyond_bytes: AtomicUsize,
 }
 
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,6 +51,7 @@ impl Membership {
             changes: Mutex::default(),
             commits: Mutex::default(),
             closing: AtomicBool::new(false),
+            beyond_bytes: AtomicUsize::new(beyond::LIMIT_BYTES),
         }
     }
 
@@ -60,8 +64,25 @@ impl Membership {
         hold(&self.changes).push_front(change);
     }
 
-    pub(super) fn confirmed_commits(&self) -> Vec<(Place, NextOffset)> {
+    pub(super) fn confirmed_commits(&self) -> Vec<(Place, Frontier)> {
         std::mem::take(&mut hold(&self.commits))
+    }
+
+    pub(super) fn beyond_bytes(&self) -> usize {
+        self.beyond_bytes.load(Ordering::Acquire)
+    }
+
+    /// Enters why a commit failed. The answer is whether it will not fail so again.
+    pub(super) fn commit_failed(&self, code: Option<RDKafkaErrorCode>) -> bool {
+        let too_large = code == Some(RDKafkaErrorCode::OffsetMetadataTooLarge);
+        if too_large && self.beyond_bytes.swap(0, Ordering::AcqRel) > 0 {
+            warn!(
+                stage = self.stage,
+                "the broker takes less than {} bytes with a commit (offset.metadata.max.bytes): after a kill more deliveries are repeated",
+                beyond::LIMIT_BYTES
+            );
+        }
+        too_large
     }
 
     /// From now on rebalances are answered on the spot.
@@ -145,15 +166,23 @@ impl ConsumerContext for Membership {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(failure) = &result {
             debug!(stage = self.stage, %failure, "a commit failed; it is planned again");
+            self.commit_failed(failure.rdkafka_error_code());
             return;
         }
         let mut commits = hold(&self.commits);
         for element in offsets.elements() {
-            if let (Offset::Offset(offset), Ok(())) = (element.offset(), element.error()) {
-                commits.push((
-                    (Arc::from(element.topic()), element.partition()),
-                    NextOffset(offset),
-                ));
+            match (element.offset(), element.error()) {
+                (Offset::Offset(offset), Ok(())) => {
+                    let frontier = Frontier {
+                        offset: NextOffset(offset),
+                        beyond: element.metadata().to_owned(),
+                    };
+                    commits.push(((Arc::from(element.topic()), element.partition()), frontier));
+                }
+                (_, Err(failure)) => {
+                    self.commit_failed(failure.rdkafka_error_code());
+                }
+                _ => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Above it nobody knows of a client; below it nobody knows of webhooks.
 
+pub mod beyond;
 mod books;
 pub mod consumer;
 pub mod embedded;

@@ -20,6 +20,7 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tracing::{error, warn};
 
+use super::beyond::Frontier;
 use super::books::{BookSummary, Books, Place};
 use super::consumer::{ReaderSettings, Stage};
 use super::handover::{HandBack, Strand};
@@ -28,7 +29,7 @@ use super::receipt::{Heartbeat, Settlement};
 use super::status::Status;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
-use crate::record::{Header, NextOffset, Record, SourceOffset};
+use crate::record::{Header, Record, SourceOffset};
 
 /// How often the frontier is committed. It bounds what a killed process repeats.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -202,14 +203,14 @@ impl Life {
     }
 
     fn commit(&mut self, turns: &Turns) -> Result<(), Error> {
-        for (place, offset) in self.consumer.context().confirmed_commits() {
-            self.books.confirm_committed(&place, offset);
+        for (place, frontier) in self.consumer.context().confirmed_commits() {
+            self.books.confirm_committed(&place, frontier);
         }
         if turns.now() < self.commit_due || self.handing_back.is_some() {
             return Ok(());
         }
         self.commit_due = turns.now() + COMMIT_INTERVAL;
-        let plan = self.books.commit_plan();
+        let plan = self.plan();
         if !plan.is_empty() && turns.settings.keeps_place {
             self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
         }
@@ -217,14 +218,26 @@ impl Life {
     }
 
     pub(super) fn commit_now(&mut self, turns: &Turns) -> Result<(), Error> {
-        let plan = self.books.commit_plan();
+        let mut plan = self.plan();
         if !plan.is_empty() && turns.settings.keeps_place {
-            self.consumer.commit(&list_of(&plan)?, CommitMode::Sync)?;
-            for (place, offset) in plan {
-                self.books.confirm_committed(&place, offset);
+            if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
+                let code = failure.rdkafka_error_code();
+                if !self.consumer.context().commit_failed(code) {
+                    return Err(failure.into());
+                }
+                plan = self.plan();
+                self.consumer.commit(&list_of(&plan)?, CommitMode::Sync)?;
+            }
+            for (place, frontier) in plan {
+                self.books.confirm_committed(&place, frontier);
             }
         }
         Ok(())
+    }
+
+    fn plan(&self) -> Vec<(Place, Frontier)> {
+        self.books
+            .commit_plan(self.consumer.context().beyond_bytes())
     }
 
     fn report(&mut self, turns: &Turns) {
@@ -330,10 +343,14 @@ pub(super) fn headers_of<M: Message>(message: &M) -> Vec<Header> {
     })
 }
 
-pub(super) fn list_of(offsets: &[(Place, NextOffset)]) -> Result<TopicPartitionList, Error> {
+pub(super) fn list_of(frontiers: &[(Place, Frontier)]) -> Result<TopicPartitionList, Error> {
     let mut list = TopicPartitionList::new();
-    for ((topic, partition), offset) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(offset.0))?;
+    for ((topic, partition), frontier) in frontiers {
+        let mut element = list.add_partition(topic, *partition);
+        element.set_offset(Offset::Offset(frontier.offset.0))?;
+        if !frontier.beyond.is_empty() {
+            element.set_metadata(&frontier.beyond);
+        }
     }
     Ok(list)
 }
