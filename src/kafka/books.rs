@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::beyond::Frontier;
 use super::ledger::{Ledger, Opened, Settled};
 use super::receipt::{Assignment, Heartbeat, Receipt, Settlement};
-use crate::record::SourceOffset;
+use crate::record::{NextOffset, SourceOffset};
 
 /// A topic and a partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -157,6 +157,14 @@ impl Books {
         }
     }
 
+    /// How far each assigned partition was read.
+    pub(super) fn reached(&self) -> Vec<(Place, NextOffset)> {
+        self.pages
+            .iter()
+            .filter_map(|(place, page)| Some((place.clone(), page.ledger.reached()?)))
+            .collect()
+    }
+
     /// Receipts of these assignments that are still in somebody's hands.
     pub(super) fn outstanding(&self) -> usize {
         self.pages
@@ -188,7 +196,6 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::record::NextOffset;
 
     fn planned(books: &Books) -> Vec<(Place, NextOffset)> {
         let plan = books.commit_plan(0).into_iter();

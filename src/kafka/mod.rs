@@ -13,6 +13,7 @@ mod membership;
 pub mod producer;
 mod reach;
 pub mod receipt;
+mod renewal;
 pub mod settings;
 pub mod start;
 mod status;
