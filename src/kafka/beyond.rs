@@ -27,7 +27,7 @@ pub struct Frontier {
     pub beyond: String,
 }
 
-/// Writes finished ranges (rising, apart from each other, not below `frontier`) in at most `limit` bytes. Those that do not fit are left out.
+/// Writes finished ranges (rising, not below `frontier`; those that touch are joined) in at most `limit` bytes. Those that do not fit are left out.
 pub(super) fn write(
     frontier: NextOffset,
     finished: impl Iterator<Item = Range<i64>>,
@@ -35,7 +35,11 @@ pub(super) fn write(
 ) -> String {
     let mut text = String::new();
     let mut at = frontier.0;
-    for range in finished {
+    let mut finished = finished.peekable();
+    while let Some(mut range) = finished.next() {
+        while let Some(next) = finished.next_if(|next| next.start <= range.end) {
+            range.end = range.end.max(next.end);
+        }
         let mut pair = String::new();
         digits(range.start.abs_diff(at), &mut pair);
         digits(range.end.abs_diff(range.start), &mut pair);
