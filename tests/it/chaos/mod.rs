@@ -78,8 +78,9 @@ fn rules() -> Vec<Rule> {
 }
 
 fn run(plan: &Plan) {
-    let folder =
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos")).join(plan.name);
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos"))
+        .join(plan.name)
+        .join(std::env::var("CHAOS_FOLDER").unwrap_or_default());
     let _ = std::fs::remove_dir_all(&folder);
     let proxy = Proxy::start();
     let (broker, port) = OwnBroker::behind(proxy.port());
