@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::beyond::Frontier;
-use super::ledger::{Ledger, Opened, Settled};
+use super::ledger::{Commit, Ledger, Opened, Settled};
 use super::receipt::{Assignment, Heartbeat, Receipt, Settlement};
 use crate::record::{NextOffset, SourceOffset};
 
@@ -56,7 +55,7 @@ impl Books {
         }
     }
 
-    pub(super) fn assign(&mut self, place: Place, committed: Option<Frontier>) {
+    pub(super) fn assign(&mut self, place: Place, committed: Option<Commit>) {
         self.revoke(&place);
         let epoch = self.next_epoch;
         self.next_epoch += 1;
@@ -103,8 +102,8 @@ impl Books {
         self.places.clear();
     }
 
-    /// Enters a received record. `None` when the partition is not assigned, an earlier owner finished it, or the offset is not
-    /// above the last one: then [`Books::is_disordered`] holds from here on.
+    /// Enters a received record. `None` when there is nothing to do: the partition is not assigned, or an earlier owner has finished the record,
+    /// or its offset is not above the last one; then [`Books::is_disordered`] holds from here on.
     pub(super) fn open(
         &mut self,
         topic: &str,
@@ -115,7 +114,7 @@ impl Books {
         let place = (Arc::clone(self.topics.get(topic)?), partition);
         let page = self.pages.get_mut(&place)?;
         match page.ledger.open(offset, now) {
-            Opened::New => {}
+            Opened::Fresh => {}
             Opened::Finished => return None,
             Opened::Disordered => {
                 self.disordered = true;
@@ -143,17 +142,16 @@ impl Books {
         }
     }
 
-    /// What is to be committed, with at most `limit` bytes on what is finished beyond each frontier.
-    pub(super) fn commit_plan(&self, limit: usize) -> Vec<(Place, Frontier)> {
+    pub(super) fn commit_plan(&self) -> Vec<(Place, Commit)> {
         self.pages
             .iter()
-            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan(limit)?)))
+            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan()?)))
             .collect()
     }
 
-    pub(super) fn confirm_committed(&mut self, place: &Place, frontier: Frontier) {
+    pub(super) fn confirm_committed(&mut self, place: &Place, commit: Commit) {
         if let Some(page) = self.pages.get_mut(place) {
-            page.ledger.confirm_committed(frontier);
+            page.ledger.confirm_committed(commit);
         }
     }
 
@@ -197,10 +195,11 @@ mod tests {
 
     use super::*;
 
-    fn planned(books: &Books) -> Vec<(Place, NextOffset)> {
-        let plan = books.commit_plan(0).into_iter();
-        plan.map(|(place, frontier)| (place, frontier.offset))
-            .collect()
+    fn plain(offset: i64) -> Commit {
+        Commit {
+            offset: crate::record::NextOffset(offset),
+            note: String::new(),
+        }
     }
 
     #[test]
@@ -218,9 +217,9 @@ mod tests {
 
         old.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Unknown);
-        assert_eq!(planned(&books), vec![(place.clone(), NextOffset(5))]);
+        assert_eq!(books.commit_plan(), vec![(place.clone(), plain(5))]);
         new.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Advanced);
-        assert_eq!(planned(&books), vec![(place, NextOffset(6))]);
+        assert_eq!(books.commit_plan(), vec![(place, plain(6))]);
     }
 }

@@ -12,8 +12,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
 use super::Error;
-use super::beyond::Frontier;
 use super::books::Place;
+use super::ledger::Commit;
 use super::membership::{Change, Membership};
 use super::start;
 use super::turns::{Life, Turns, list_of};
@@ -151,15 +151,15 @@ impl Life {
         self.consumer.assign(&assignment)?;
         // A start that was never committed is committed now: otherwise a group that begins at the end, and dies before
         // its first record, would begin at a later end and skip what came between.
-        let fresh: Vec<(Place, Frontier)> = starts
-            .into_iter()
+        let fresh: Vec<(Place, Commit)> = starts
+            .iter()
             .filter(|position| position.committed.is_none())
             .map(|position| {
-                let frontier = Frontier {
+                let commit = Commit {
                     offset: position.offset,
-                    beyond: String::new(),
+                    note: String::new(),
                 };
-                (position.place, frontier)
+                (position.place.clone(), commit)
             })
             .collect();
         if !fresh.is_empty() && turns.settings.keeps_place {

@@ -6,11 +6,31 @@
 //! partition is assigned and dropped when it is revoked; a receipt of an earlier assignment never reaches it.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Duration;
 
-use super::beyond::{self, Frontier};
+use super::finished::Finished;
 use crate::record::{NextOffset, SourceOffset};
+
+/// What is committed of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Everything below is finished.
+    pub offset: NextOffset,
+    /// What is finished above it, as a note that Kafka keeps beside the offset ([`Finished`]).
+    pub note: String,
+}
+
+/// What the books make of a received offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// To be worked on.
+    Fresh,
+    /// An earlier owner has finished it: there is nothing to do.
+    Finished,
+    /// It is not above the last one: a repetition, or one that came too late and was never seen. The books cannot tell, so the caller
+    /// must begin again at what is committed.
+    Disordered,
+}
 
 /// What a receipt did to the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +41,6 @@ pub enum Settled {
     Noted,
     /// The offset is not open here: it was settled before, or never received. Nothing changed.
     Unknown,
-}
-
-/// What a received offset is to the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It is to be worked on.
-    New,
-    /// An earlier owner finished it, and said so in its commit: there is nothing to do.
-    Finished,
-    /// Not above the last one. It may be a repetition, or one that came too late and was never seen; the books cannot tell,
-    /// so the caller must begin again at what is committed.
-    Disordered,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,18 +58,17 @@ pub struct Ledger {
     open: usize,
     /// One past the last received offset; `None` before the first.
     end: Option<NextOffset>,
-    committed: Option<Frontier>,
-    /// Finished by earlier owners and not received yet, rising.
-    inherited: VecDeque<Range<i64>>,
+    committed: Option<Commit>,
+    /// What the owner before has finished above its commit.
+    inherited: Finished,
 }
 
 impl Ledger {
     /// Books of a partition whose group has committed `committed` (`None` when it has not).
-    pub fn new(committed: Option<Frontier>) -> Self {
-        let inherited = committed
-            .as_ref()
-            .map(|frontier| beyond::read(frontier.offset, &frontier.beyond).into())
-            .unwrap_or_default();
+    pub fn new(committed: Option<Commit>) -> Self {
+        let inherited = committed.as_ref().map_or_else(Finished::default, |commit| {
+            Finished::from_note(&commit.note, commit.offset)
+        });
         Self {
             committed,
             inherited,
@@ -74,34 +81,21 @@ impl Ledger {
         if self.end.is_some_and(|end| offset.next() <= end) {
             return Opened::Disordered;
         }
+        let finished = self.inherited.contains(offset);
         self.end = Some(offset.next());
-        let finished = self.inherits(offset);
-        // The front is always unfinished.
-        if !finished || !self.entries.is_empty() {
-            self.entries.push_back(Entry {
-                offset,
-                received_at: now,
-                finished,
-            });
+        if finished && self.entries.is_empty() {
+            return Opened::Finished;
         }
+        self.entries.push_back(Entry {
+            offset,
+            received_at: now,
+            finished,
+        });
         if finished {
             return Opened::Finished;
         }
         self.open += 1;
-        Opened::New
-    }
-
-    fn inherits(&mut self, offset: SourceOffset) -> bool {
-        while self
-            .inherited
-            .front()
-            .is_some_and(|range| range.end <= offset.0)
-        {
-            self.inherited.pop_front();
-        }
-        self.inherited
-            .front()
-            .is_some_and(|range| range.contains(&offset.0))
+        Opened::Fresh
     }
 
     /// Enters that everything this offset caused is durable.
@@ -126,50 +120,40 @@ impl Ledger {
         Settled::Advanced
     }
 
-    /// The lowest unfinished offset, or one past the last received when nothing is open: what may be committed now, with what is
-    /// finished beyond it in at most `limit` bytes. `None` while nothing was received, or when it is committed already.
-    /// Planning changes nothing, so a commit that fails is planned again.
-    pub fn commit_plan(&self, limit: usize) -> Option<Frontier> {
-        let offset = match self.entries.front() {
+    /// The lowest unfinished offset, or one past the last received when nothing is open, with what is finished above it: what may be
+    /// committed now. `None` while nothing was received, or when it is committed already. Planning changes nothing, so a
+    /// commit that fails is planned again.
+    pub fn commit_plan(&self) -> Option<Commit> {
+        let frontier = match self.entries.front() {
             Some(entry) => NextOffset(entry.offset.0),
             None => self.end?,
         };
-        let frontier = Frontier {
-            offset,
-            beyond: beyond::write(offset, self.finished(), limit),
-        };
+        let note = self.finished_above().to_note(frontier);
         let is_news = self.committed.as_ref().is_none_or(|committed| {
-            offset > committed.offset
-                || (offset == committed.offset && frontier.beyond != committed.beyond)
+            frontier > committed.offset || (frontier == committed.offset && note != committed.note)
         });
-        is_news.then_some(frontier)
+        is_news.then_some(Commit {
+            offset: frontier,
+            note,
+        })
     }
 
-    /// The ranges that are finished beyond the frontier. Between two neighbours that were received there is nothing to receive.
-    fn finished(&self) -> impl Iterator<Item = Range<i64>> {
-        let mut entries = self.entries.iter().peekable();
-        let received = std::iter::from_fn(move || {
-            let first = entries.by_ref().find(|entry| entry.finished)?;
-            let mut last = first;
-            while let Some(next) = entries.next_if(|entry| entry.finished) {
-                last = next;
-            }
-            Some(first.offset.0..last.offset.next().0)
-        });
-        let end = self.end.map_or(i64::MIN, |end| end.0);
-        let inherited = self
-            .inherited
-            .iter()
-            .map(move |range| range.start.max(end)..range.end)
-            .filter(|range| !range.is_empty());
-        received.chain(inherited)
+    fn finished_above(&self) -> Finished {
+        let mut finished = Finished::default();
+        for entry in self.entries.iter().filter(|entry| entry.finished) {
+            finished.push(entry.offset);
+        }
+        if let Some(end) = self.end {
+            finished.extend_from(&self.inherited, end);
+        }
+        finished
     }
 
     /// Enters that the broker acknowledged a commit.
-    pub fn confirm_committed(&mut self, frontier: Frontier) {
-        let is_newer = |committed: &Frontier| frontier.offset >= committed.offset;
+    pub fn confirm_committed(&mut self, commit: Commit) {
+        let is_newer = |before: &Commit| commit.offset >= before.offset;
         if self.committed.as_ref().is_none_or(is_newer) {
-            self.committed = Some(frontier);
+            self.committed = Some(commit);
         }
     }
 
@@ -192,7 +176,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -200,104 +184,102 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
-    fn planned(ledger: &Ledger) -> Option<i64> {
-        ledger.commit_plan(0).map(|frontier| frontier.offset.0)
+    /// A commit with nothing finished above it.
+    fn plain(offset: i64) -> Option<Commit> {
+        Some(Commit {
+            offset: NextOffset(offset),
+            note: String::new(),
+        })
     }
 
-    fn at(offset: i64) -> Frontier {
-        Frontier {
-            offset: NextOffset(offset),
-            beyond: String::new(),
+    #[test]
+    fn what_an_earlier_owner_finished_is_not_worked_on_again_and_stays_noted() {
+        let mut first = Ledger::new(None);
+        for offset in 10..20 {
+            first.open(SourceOffset(offset), NOW);
         }
+        for offset in [11, 12, 15, 19] {
+            first.settle(SourceOffset(offset));
+        }
+        let left = first.commit_plan();
+        let mut second = Ledger::new(left.clone());
+        assert_eq!(second.commit_plan(), None);
+        assert_eq!(second.open(SourceOffset(10), NOW), Opened::Fresh);
+        assert_eq!(second.open(SourceOffset(11), NOW), Opened::Finished);
+        assert_eq!(
+            second.commit_plan(),
+            None,
+            "nothing is new, and what was not read yet is not forgotten"
+        );
+        assert_eq!(second.settle(SourceOffset(11)), Settled::Unknown);
+        assert_eq!(second.open_count(), 1);
+        second.settle(SourceOffset(10));
+        let plan = second.commit_plan().unwrap();
+        assert_eq!(plan.offset, NextOffset(12));
+        let third = Ledger::new(Some(plan)).inherited;
+        let kept: Vec<i64> = (0..30)
+            .filter(|n| third.contains(SourceOffset(*n)))
+            .collect();
+        assert_eq!(kept, [12, 15, 19]);
+        assert_eq!(second.open(SourceOffset(12), NOW), Opened::Finished);
+        assert_eq!(second.commit_plan().unwrap().offset, NextOffset(13));
+    }
+
+    #[test]
+    fn a_commit_that_only_adds_what_is_finished_is_planned_until_it_is_confirmed() {
+        let mut ledger = Ledger::new(plain(5));
+        for offset in 5..8 {
+            ledger.open(SourceOffset(offset), NOW);
+        }
+        assert_eq!(ledger.commit_plan(), None);
+        ledger.settle(SourceOffset(7));
+        let plan = ledger.commit_plan().unwrap();
+        assert_eq!(plan.offset, NextOffset(5));
+        ledger.confirm_committed(plan);
+        assert_eq!(ledger.commit_plan(), None);
     }
 
     #[test]
     fn nothing_is_committed_past_the_lowest_open_offset() {
         let mut ledger = Ledger::new(None);
         for offset in [10, 11, 14] {
-            assert_eq!(ledger.open(SourceOffset(offset), NOW), Opened::New);
+            assert_eq!(ledger.open(SourceOffset(offset), NOW), Opened::Fresh);
         }
         assert_eq!(ledger.settle(SourceOffset(14)), Settled::Noted);
         assert_eq!(ledger.settle(SourceOffset(11)), Settled::Noted);
-        assert_eq!(planned(&ledger), Some(10));
+        let plan = ledger.commit_plan().unwrap();
+        assert_eq!(plan.offset, NextOffset(10));
+        let next = Ledger::new(Some(plan)).inherited;
+        assert!(next.contains(SourceOffset(11)) && next.contains(SourceOffset(14)));
+        assert!(
+            !(12..14).any(|offset| next.contains(SourceOffset(offset))),
+            "what was never received is not finished"
+        );
         assert_eq!(ledger.settle(SourceOffset(10)), Settled::Advanced);
-        assert_eq!(planned(&ledger), Some(15));
+        assert_eq!(ledger.commit_plan(), plain(15));
         assert_eq!(ledger.open_count(), 0);
     }
 
     #[test]
     fn a_failed_commit_is_planned_again_and_a_confirmed_one_is_not() {
-        let mut ledger = Ledger::new(Some(at(5)));
+        let mut ledger = Ledger::new(plain(5));
         ledger.open(SourceOffset(5), NOW);
-        assert_eq!(planned(&ledger), None);
+        assert_eq!(ledger.commit_plan(), None);
         ledger.settle(SourceOffset(5));
-        assert_eq!(planned(&ledger), Some(6));
-        assert_eq!(planned(&ledger), Some(6));
-        ledger.confirm_committed(at(6));
-        assert_eq!(planned(&ledger), None);
+        assert_eq!(ledger.commit_plan(), plain(6));
+        assert_eq!(ledger.commit_plan(), plain(6));
+        ledger.confirm_committed(plain(6).unwrap());
+        assert_eq!(ledger.commit_plan(), None);
     }
 
     #[test]
     fn an_offset_that_is_received_twice_is_worked_on_once() {
         let mut ledger = Ledger::new(None);
-        assert_eq!(ledger.open(SourceOffset(7), NOW), Opened::New);
+        assert_eq!(ledger.open(SourceOffset(7), NOW), Opened::Fresh);
         assert_eq!(ledger.open(SourceOffset(7), NOW), Opened::Disordered);
         assert_eq!(ledger.settle(SourceOffset(7)), Settled::Advanced);
         assert_eq!(ledger.open(SourceOffset(7), NOW), Opened::Disordered);
         assert_eq!(ledger.settle(SourceOffset(7)), Settled::Unknown);
-    }
-
-    #[test]
-    fn what_an_owner_finished_beyond_its_frontier_is_not_repeated_by_any_later_one() {
-        let mut first = Ledger::new(Some(at(5)));
-        for offset in [5, 6, 7, 9, 10, 11] {
-            first.open(SourceOffset(offset), NOW);
-        }
-        for offset in [6, 7, 9, 11] {
-            first.settle(SourceOffset(offset));
-        }
-        let left = first.commit_plan(100).unwrap();
-        assert_eq!(left.offset, NextOffset(5));
-        first.confirm_committed(left.clone());
-        assert_eq!(first.commit_plan(100), None);
-
-        let mut second = Ledger::new(Some(left.clone()));
-        assert_eq!(second.open(SourceOffset(5), NOW), Opened::New);
-        assert_eq!(second.open(SourceOffset(6), NOW), Opened::Finished);
-        assert_eq!(
-            second.commit_plan(100),
-            None,
-            "what was not received is kept"
-        );
-
-        let mut third = Ledger::new(Some(left));
-        let seen: Vec<Opened> = [5, 6, 7, 9, 10, 11, 12]
-            .map(|offset| third.open(SourceOffset(offset), NOW))
-            .into();
-        use Opened::{Finished, New};
-        assert_eq!(
-            seen,
-            [New, Finished, Finished, Finished, New, Finished, New]
-        );
-        assert_eq!(third.open_count(), 3);
-        third.settle(SourceOffset(5));
-        assert_eq!(planned(&third), Some(10));
-        third.settle(SourceOffset(10));
-        assert_eq!(planned(&third), Some(12));
-    }
-
-    #[test]
-    fn an_inheritance_that_is_received_first_moves_the_frontier() {
-        let mut ledger = Ledger::new(Some(Frontier {
-            offset: NextOffset(5),
-            beyond: beyond::write(NextOffset(5), std::iter::once(6..8), 100),
-        }));
-        // Retention has taken 5.
-        assert_eq!(ledger.open(SourceOffset(6), NOW), Opened::Finished);
-        assert_eq!(planned(&ledger), Some(7));
-        assert_eq!(ledger.open(SourceOffset(7), NOW), Opened::Finished);
-        assert_eq!(planned(&ledger), Some(8));
-        assert_eq!(ledger.open_count(), 0);
     }
 
     /// The naive model: every received offset with whether it is finished.
@@ -323,7 +305,7 @@ mod tests {
             for (kind, argument) in steps {
                 if kind == 0 {
                     next += 1 + argument as i64 % 3;
-                    prop_assert_eq!(ledger.open(SourceOffset(next), NOW), Opened::New);
+                    prop_assert_eq!(ledger.open(SourceOffset(next), NOW), Opened::Fresh);
                     model.0.insert(next, false);
                 } else if let Some((&offset, finished)) = model.0.iter_mut().nth(argument) {
                     let was = *finished;
@@ -331,8 +313,46 @@ mod tests {
                     let settled = ledger.settle(SourceOffset(offset));
                     prop_assert_eq!(settled == Settled::Unknown, was);
                 }
-                prop_assert_eq!(planned(&ledger), model.frontier());
+                prop_assert_eq!(ledger.commit_plan().map(|commit| commit.offset.0), model.frontier());
                 prop_assert_eq!(ledger.open_count(), model.0.values().filter(|finished| !**finished).count());
+            }
+        }
+
+        /// Owners come and go at any moment: what one has finished by its last commit is never worked on again, the rest is.
+        #[test]
+        fn an_offset_is_worked_on_until_an_owner_that_finished_it_has_committed(
+            steps in prop::collection::vec((0u8..8, 0usize..30), 1..300),
+        ) {
+            let mut ledger = Ledger::new(None);
+            let mut committed: Option<Commit> = None;
+            let (mut finished, mut durable) = (BTreeSet::new(), BTreeSet::new());
+            let mut read = 0;
+            for (kind, argument) in steps {
+                match kind {
+                    0..=3 => {
+                        let opened = ledger.open(SourceOffset(read), NOW);
+                        let wanted = if durable.contains(&read) { Opened::Finished } else { Opened::Fresh };
+                        prop_assert_eq!(opened, wanted);
+                        read += 1;
+                    }
+                    4 | 5 => {
+                        let offset = read - 1 - argument as i64;
+                        if ledger.settle(SourceOffset(offset)) != Settled::Unknown {
+                            finished.insert(offset);
+                        }
+                    }
+                    6 => if let Some(plan) = ledger.commit_plan() {
+                        ledger.confirm_committed(plan.clone());
+                        committed = Some(plan);
+                        durable.extend(finished.iter().copied());
+                    },
+                    _ => {
+                        ledger = Ledger::new(committed.clone());
+                        finished = durable.clone();
+                        read = committed.as_ref().map_or(0, |commit| commit.offset.0);
+                        prop_assert!((0..read).all(|offset| durable.contains(&offset)));
+                    }
+                }
             }
         }
     }

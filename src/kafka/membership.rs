@@ -5,17 +5,17 @@
 //! to hand back, and the close, where nobody polls afterwards.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::beyond::{self, Frontier};
 use super::books::Place;
+use super::ledger::Commit;
 use crate::metrics::Metrics;
 use crate::record::NextOffset;
 
@@ -33,10 +33,10 @@ pub(super) struct Membership {
     stage: &'static str,
     metrics: Arc<Metrics>,
     changes: Mutex<VecDeque<Change>>,
-    commits: Mutex<Vec<(Place, Frontier)>>,
+    commits: Mutex<Vec<(Place, Commit)>>,
+    /// The cluster keeps only shorter notes beside an offset.
+    refuses_notes: AtomicBool,
     closing: AtomicBool,
-    /// How much a commit may say of what is finished beyond it, in bytes.
-    beyond_bytes: AtomicUsize,
 }
 
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,8 +50,8 @@ impl Membership {
             metrics,
             changes: Mutex::default(),
             commits: Mutex::default(),
+            refuses_notes: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            beyond_bytes: AtomicUsize::new(beyond::LIMIT_BYTES),
         }
     }
 
@@ -64,25 +64,26 @@ impl Membership {
         hold(&self.changes).push_front(change);
     }
 
-    pub(super) fn confirmed_commits(&self) -> Vec<(Place, Frontier)> {
+    pub(super) fn confirmed_commits(&self) -> Vec<(Place, Commit)> {
         std::mem::take(&mut hold(&self.commits))
     }
 
-    pub(super) fn beyond_bytes(&self) -> usize {
-        self.beyond_bytes.load(Ordering::Acquire)
+    /// Whether commits must do without notes.
+    pub(super) fn refuses_notes(&self) -> bool {
+        self.refuses_notes.load(Ordering::Acquire)
     }
 
-    /// Enters why a commit failed. The answer is whether it will not fail so again.
-    pub(super) fn commit_failed(&self, code: Option<RDKafkaErrorCode>) -> bool {
-        let too_large = code == Some(RDKafkaErrorCode::OffsetMetadataTooLarge);
-        if too_large && self.beyond_bytes.swap(0, Ordering::AcqRel) > 0 {
+    /// Looks at why a commit failed.
+    pub(super) fn learn(&self, failure: &KafkaError) {
+        let code = failure.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::OffsetMetadataTooLarge)
+            && !self.refuses_notes.swap(true, Ordering::AcqRel)
+        {
             warn!(
                 stage = self.stage,
-                "the broker takes less than {} bytes with a commit (offset.metadata.max.bytes): after a kill more deliveries are repeated",
-                beyond::LIMIT_BYTES
+                "the cluster keeps no notes of a kilobyte beside an offset; raise offset.metadata.max.bytes, or more is repeated after a crash"
             );
         }
-        too_large
     }
 
     /// From now on rebalances are answered on the spot.
@@ -166,23 +167,21 @@ impl ConsumerContext for Membership {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(failure) = &result {
             debug!(stage = self.stage, %failure, "a commit failed; it is planned again");
-            self.commit_failed(failure.rdkafka_error_code());
+            self.learn(failure);
             return;
         }
         let mut commits = hold(&self.commits);
         for element in offsets.elements() {
             match (element.offset(), element.error()) {
-                (Offset::Offset(offset), Ok(())) => {
-                    let frontier = Frontier {
+                (Offset::Offset(offset), Ok(())) => commits.push((
+                    (Arc::from(element.topic()), element.partition()),
+                    Commit {
                         offset: NextOffset(offset),
-                        beyond: element.metadata().to_owned(),
-                    };
-                    commits.push(((Arc::from(element.topic()), element.partition()), frontier));
-                }
-                (_, Err(failure)) => {
-                    self.commit_failed(failure.rdkafka_error_code());
-                }
-                _ => {}
+                        note: element.metadata().to_owned(),
+                    },
+                )),
+                (_, Err(failure)) => self.learn(&failure),
+                (_, Ok(())) => {}
             }
         }
     }

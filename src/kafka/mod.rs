@@ -3,10 +3,10 @@
 //!
 //! Above it nobody knows of a client; below it nobody knows of webhooks.
 
-pub mod beyond;
 mod books;
 pub mod consumer;
 pub mod embedded;
+mod finished;
 mod handover;
 pub mod ledger;
 mod membership;

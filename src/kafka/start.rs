@@ -13,8 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::error;
 
 use super::Error;
-use super::beyond::Frontier;
 use super::books::Place;
+use super::ledger::Commit;
 use crate::record::NextOffset;
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub enum Start {
 pub(super) struct Position {
     pub place: Place,
     pub offset: NextOffset,
-    pub committed: Option<Frontier>,
+    pub committed: Option<Commit>,
 }
 
 /// Decides the start of each assigned partition. Fails when the broker does not answer in time; the caller lets the
@@ -67,7 +67,7 @@ pub(super) fn positions<C: ConsumerContext>(
         let low = lows.get(place).copied().unwrap_or(0);
         let high = highs.get(place).copied().unwrap_or(low);
         let committed = committed.get(place);
-        let offset = match committed.map(|committed| committed.offset) {
+        let offset = match committed.map(|commit| commit.offset) {
             Some(offset) if offset.0 < low => {
                 error!(
                     topic = %place.0,
@@ -157,7 +157,7 @@ fn is_passing(failure: &KafkaError) -> bool {
 fn committed_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     places: &[Place],
-) -> Result<HashMap<Place, Frontier>, Error> {
+) -> Result<HashMap<Place, Commit>, Error> {
     let mut list = TopicPartitionList::new();
     for (topic, partition) in places {
         list.add_partition(topic, *partition);
@@ -169,9 +169,9 @@ fn committed_offsets<C: ConsumerContext>(
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => Some((
                 (Arc::from(element.topic()), element.partition()),
-                Frontier {
+                Commit {
                     offset: NextOffset(offset),
-                    beyond: element.metadata().to_owned(),
+                    note: element.metadata().to_owned(),
                 },
             )),
             _ => None,

@@ -20,10 +20,10 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tracing::{error, warn};
 
-use super::beyond::Frontier;
 use super::books::{BookSummary, Books, Place};
 use super::consumer::{ReaderSettings, Stage};
 use super::handover::{HandBack, Strand};
+use super::ledger::Commit;
 use super::membership::Membership;
 use super::receipt::{Heartbeat, Settlement};
 use super::renewal::Renewal;
@@ -216,14 +216,14 @@ impl Life {
     }
 
     fn commit(&mut self, turns: &Turns) -> Result<(), Error> {
-        for (place, frontier) in self.consumer.context().confirmed_commits() {
-            self.books.confirm_committed(&place, frontier);
+        for (place, commit) in self.consumer.context().confirmed_commits() {
+            self.books.confirm_committed(&place, commit);
         }
         if turns.now() < self.commit_due || self.handing_back.is_some() {
             return Ok(());
         }
         self.commit_due = turns.now() + COMMIT_INTERVAL;
-        let plan = self.plan();
+        let plan = self.commit_plan();
         if !plan.is_empty() && turns.settings.keeps_place {
             self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
         }
@@ -231,26 +231,32 @@ impl Life {
     }
 
     pub(super) fn commit_now(&mut self, turns: &Turns) -> Result<(), Error> {
-        let mut plan = self.plan();
-        if !plan.is_empty() && turns.settings.keeps_place {
-            if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
-                let code = failure.rdkafka_error_code();
-                if !self.consumer.context().commit_failed(code) {
-                    return Err(failure.into());
-                }
-                plan = self.plan();
-                self.consumer.commit(&list_of(&plan)?, CommitMode::Sync)?;
+        let plan = self.commit_plan();
+        if plan.is_empty() || !turns.settings.keeps_place {
+            return Ok(());
+        }
+        if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
+            let had_notes = !self.consumer.context().refuses_notes();
+            self.consumer.context().learn(&failure);
+            if had_notes && self.consumer.context().refuses_notes() {
+                return self.commit_now(turns);
             }
-            for (place, frontier) in plan {
-                self.books.confirm_committed(&place, frontier);
-            }
+            return Err(failure.into());
+        }
+        for (place, commit) in plan {
+            self.books.confirm_committed(&place, commit);
         }
         Ok(())
     }
 
-    fn plan(&self) -> Vec<(Place, Frontier)> {
-        self.books
-            .commit_plan(self.consumer.context().beyond_bytes())
+    fn commit_plan(&self) -> Vec<(Place, Commit)> {
+        let mut plan = self.books.commit_plan();
+        if self.consumer.context().refuses_notes() {
+            for (_, commit) in &mut plan {
+                commit.note.clear();
+            }
+        }
+        plan
     }
 
     fn report(&mut self, turns: &Turns) {
@@ -356,13 +362,13 @@ pub(super) fn headers_of<M: Message>(message: &M) -> Vec<Header> {
     })
 }
 
-pub(super) fn list_of(frontiers: &[(Place, Frontier)]) -> Result<TopicPartitionList, Error> {
-    let mut list = TopicPartitionList::new();
-    for ((topic, partition), frontier) in frontiers {
+pub(super) fn list_of(commits: &[(Place, Commit)]) -> Result<TopicPartitionList, Error> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for ((topic, partition), commit) in commits {
         let mut element = list.add_partition(topic, *partition);
-        element.set_offset(Offset::Offset(frontier.offset.0))?;
-        if !frontier.beyond.is_empty() {
-            element.set_metadata(&frontier.beyond);
+        element.set_offset(Offset::Offset(commit.offset.0))?;
+        if !commit.note.is_empty() {
+            element.set_metadata(&commit.note);
         }
     }
     Ok(list)
