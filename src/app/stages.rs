@@ -12,7 +12,7 @@ use crate::outbound::breaker::{LAST_PROBE, Patience};
 use crate::outbound::budget::Budget;
 use crate::outbound::notice::{Recall, Report};
 use crate::outbound::shard::Conclude;
-use crate::outbound::{self, Deaf, Outbound};
+use crate::outbound::{self, Outbound};
 use crate::pipeline::Ways;
 use crate::pipeline::deliver::Deliver;
 use crate::pipeline::hold::{Cursors, Holding, Paces};
@@ -147,8 +147,6 @@ impl Starter<'_> {
             Arc::new(move |webhook, notice, signs| ways.noticed(webhook, notice, signs));
         let ways = Arc::clone(self.ways);
         let recall: Recall = Arc::new(move |webhook| ways.recalled(webhook));
-        let producer = self.ways.producer.clone();
-        let is_deaf: Deaf = Arc::new(move || producer.is_silent());
         let settings = outbound::Settings {
             shards: if outbound.shards == 0 {
                 cores.saturating_sub(1).max(1)
@@ -163,7 +161,6 @@ impl Starter<'_> {
             disable_after: Duration::from_secs(outbound.disable_after_seconds),
             report,
             recall,
-            is_deaf,
             connect_timeout: Duration::from_secs(outbound.connect_timeout_seconds),
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),

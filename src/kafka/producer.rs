@@ -5,10 +5,10 @@
 //! nobody is told that it is durable. Only a record that no broker setting would ever take (it is too large, it is malformed) is refused. A fatal
 //! error of the idempotent producer ends the process: what was not acknowledged is read again by the next one.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Headers, OwnedHeaders};
@@ -22,8 +22,6 @@ use crate::metrics::Metrics;
 use crate::record::{Outgoing, Source};
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Without an acknowledgement for so long the broker counts as silent.
-const SILENCE: Duration = Duration::from_secs(1);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A record that no attempt will get into its topic.
@@ -53,24 +51,7 @@ struct Deliveries {
     again: Mutex<Sender<Again>>,
     fatal: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
-    heard: Arc<Heard>,
     metrics: Arc<Metrics>,
-}
-
-/// When the broker was last heard of, or first had something to answer.
-struct Heard {
-    start: Instant,
-    at_ms: AtomicU64,
-}
-
-impl Heard {
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn now(&self) {
-        self.at_ms.store(self.elapsed_ms(), Ordering::Release);
-    }
 }
 
 impl ClientContext for Deliveries {
@@ -103,7 +84,6 @@ impl ProducerContext for Deliveries {
             }
             Ok(message) => {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
-                self.heard.now();
                 (pending.0)(Ok(Source {
                     topic: message.topic().into(),
                     partition: message.partition(),
@@ -167,7 +147,6 @@ fn refusal(record: Outgoing, failure: &KafkaError, too_large: bool) -> Refused {
 #[derive(Clone)]
 pub struct Producer {
     queue: Queue,
-    heard: Arc<Heard>,
     again: Sender<Again>,
 }
 
@@ -185,15 +164,10 @@ impl Producer {
         let (again, to_repeat) = mpsc::channel();
         let fatal = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicUsize::new(0));
-        let heard = Arc::new(Heard {
-            start: Instant::now(),
-            at_ms: AtomicU64::new(0),
-        });
         let inner: ThreadedProducer<Deliveries> = settings.create_with_context(Deliveries {
             again: Mutex::new(again.clone()),
             fatal: Arc::clone(&fatal),
             waiting: Arc::clone(&waiting),
-            heard: Arc::clone(&heard),
             metrics,
         })?;
         let queue = Queue {
@@ -215,11 +189,7 @@ impl Producer {
             .name("produce-again".into())
             .spawn(move || repeat(&to_repeat, revive))
             .map_err(Error::Thread)?;
-        Ok(Self {
-            queue,
-            heard,
-            again,
-        })
+        Ok(Self { queue, again })
     }
 
     /// Hands over a record. Waits while the client's queue is full (the broker is slow or away), which is the
@@ -227,17 +197,13 @@ impl Producer {
     ///
     /// Not from within an [`OnWritten`], whose thread is the one that empties the queue: see [`Producer::send_later`].
     pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
-        if self.queue.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.heard.now();
-        }
+        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
         self.queue.enqueue(record, on_written);
     }
 
     /// Hands over a record without ever waiting; it is produced within about a second.
     pub fn send_later(&self, record: Outgoing, on_written: OnWritten) {
-        if self.queue.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.heard.now();
-        }
+        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
         let _ = self.again.send(Again { record, on_written });
     }
 
@@ -272,13 +238,6 @@ impl Producer {
     /// Records handed over and not acknowledged.
     pub fn waiting(&self) -> usize {
         self.queue.waiting.load(Ordering::Acquire)
-    }
-
-    /// Whether records wait and none has been acknowledged for a second.
-    pub fn is_silent(&self) -> bool {
-        let heard_ms = self.heard.at_ms.load(Ordering::Acquire);
-        let silent_ms = self.heard.elapsed_ms().saturating_sub(heard_ms);
-        self.waiting() > 0 && u128::from(silent_ms) >= SILENCE.as_millis()
     }
 
     /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.

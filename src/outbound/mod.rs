@@ -61,8 +61,6 @@ pub struct Settings {
     pub disable_after: Duration,
     pub report: Report,
     pub recall: Recall,
-    /// Whether what becomes of a request cannot be recorded now.
-    pub is_deaf: Deaf,
     pub connect_timeout: Duration,
     /// Kept of a response.
     pub response_body_bytes: usize,
@@ -71,9 +69,6 @@ pub struct Settings {
     /// Webhooks that may have metrics of their own.
     pub labelled_webhooks: usize,
 }
-
-/// Asked before a request is sent.
-pub type Deaf = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The running shards.
 pub struct Outbound {
@@ -122,7 +117,6 @@ impl Outbound {
                 disable_after: settings.disable_after,
                 report: Arc::clone(&settings.report),
                 recall: Arc::clone(&settings.recall),
-                is_deaf: Arc::clone(&settings.is_deaf),
                 labelled_webhooks: settings.labelled_webhooks.div_ceil(count),
                 standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),

@@ -32,8 +32,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// assignment's beginning.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const ORDERS_AT_ONCE: usize = 256;
-/// Requests of a second while Kafka is silent.
-const TRICKLE: u32 = 4;
 
 /// A delivery that is to be attempted, with the duty that hangs on it.
 pub struct Submission {
@@ -72,8 +70,6 @@ pub(super) struct ShardSettings {
     pub disable_after: Duration,
     pub report: Report,
     pub recall: Recall,
-    /// See [`Shard::is_deaf`].
-    pub is_deaf: super::Deaf,
     /// How many webhooks may have metrics of their own.
     pub labelled_webhooks: usize,
     pub standings: Arc<Standings>,
@@ -106,10 +102,6 @@ pub(super) struct Shard {
     starved: RefCell<VecDeque<WebhookId>>,
     labelled: Cell<usize>,
     parking: Cell<bool>,
-    /// Lanes did not send because of [`Shard::is_deaf`].
-    deaf: Cell<bool>,
-    /// Requests that may be sent all the same until the next sweep.
-    trickle: Cell<u32>,
 }
 
 /// Runs a shard until its orders end and its last request has.
@@ -122,8 +114,6 @@ pub(super) async fn run(settings: ShardSettings, mut orders: UnboundedReceiver<O
         starved: RefCell::default(),
         labelled: Cell::new(0),
         parking: Cell::new(false),
-        deaf: Cell::new(false),
-        trickle: Cell::new(0),
     });
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let mut batch = Vec::with_capacity(ORDERS_AT_ONCE);
@@ -285,9 +275,6 @@ impl Shard {
             let Some(lane) = lanes.get_mut(id) else {
                 return;
             };
-            if self.is_deaf() {
-                return;
-            }
             if self.in_flight.get() >= self.settings.max_in_flight {
                 if !lane.starved && lane.lane.pending() > 0 {
                     lane.starved = true;
@@ -323,20 +310,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    /// Whether Kafka is silent, so that no ending can be recorded: what was sent meanwhile would be sent again by whoever has the
-    /// partition after the silence. A trickle goes on, because only a request has something written that can end the silence.
-    fn is_deaf(&self) -> bool {
-        if !(self.settings.is_deaf)() {
-            return false;
-        }
-        if let Some(left) = self.trickle.get().checked_sub(1) {
-            self.trickle.set(left);
-            return false;
-        }
-        self.deaf.set(true);
-        true
     }
 
     async fn wake(self: Rc<Self>, id: WebhookId, at: Duration) {
@@ -394,17 +367,6 @@ impl Shard {
     }
 
     fn sweep(self: &Rc<Self>) {
-        self.trickle.set(TRICKLE);
-        if self.deaf.replace(false) {
-            let ids: Vec<WebhookId> = self.lanes.borrow().keys().cloned().collect();
-            for id in ids {
-                self.pump(&id);
-            }
-        }
-        // What waits because Kafka is silent would only be written twice.
-        if (self.settings.is_deaf)() {
-            return;
-        }
         let now = self.now();
         let mut back = Vec::new();
         self.lanes.borrow_mut().retain(|id, lane| {
