@@ -20,6 +20,10 @@ use super::turns::{Life, Turns, list_of};
 
 /// How long a revoked partition's work that is under way may take to end before the partition is handed back.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
+/// As long as receipts come back it goes on, each time for so long …
+const HAND_BACK_STEP: Duration = Duration::from_secs(1);
+/// … up to this: what was written and is not acknowledged yet would be written again by the next owner.
+const HAND_BACK_MOST: Duration = Duration::from_secs(20);
 const ASSIGN_PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition that is read by itself.
@@ -32,6 +36,9 @@ pub(super) struct Strand {
 pub(super) struct HandBack {
     pub(super) places: Vec<Place>,
     pub(super) until: Duration,
+    /// Not extended beyond this.
+    pub(super) at_most: Duration,
+    pub(super) outstanding: usize,
 }
 
 impl Life {
@@ -56,8 +63,13 @@ impl Life {
                         self.books.hand_back(place);
                     }
                     turns.stage.fenced();
-                    let until = turns.now() + HAND_BACK_LIMIT;
-                    self.handing_back = Some(HandBack { places, until });
+                    let now = turns.now();
+                    self.handing_back = Some(HandBack {
+                        places,
+                        until: now + HAND_BACK_LIMIT,
+                        at_most: now + HAND_BACK_MOST,
+                        outstanding: self.books.outstanding(),
+                    });
                 }
                 Change::Lost(places) => {
                     warn!(
@@ -70,10 +82,16 @@ impl Life {
                 }
             }
         }
-        let Some(hand_back) = &self.handing_back else {
+        let Some(hand_back) = &mut self.handing_back else {
             return Ok(());
         };
-        if self.books.outstanding() > 0 && turns.now() < hand_back.until {
+        let outstanding = self.books.outstanding();
+        if outstanding < hand_back.outstanding {
+            hand_back.outstanding = outstanding;
+            let longer = turns.now() + HAND_BACK_STEP;
+            hand_back.until = hand_back.until.max(longer.min(hand_back.at_most));
+        }
+        if outstanding > 0 && turns.now() < hand_back.until {
             return Ok(());
         }
         fail::fail_point!(&format!("{}-in-revoke", turns.settings.stage), |_| {

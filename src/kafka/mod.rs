@@ -14,6 +14,7 @@ mod membership;
 pub mod producer;
 mod reach;
 pub mod receipt;
+mod renewal;
 pub mod rights;
 pub mod settings;
 pub mod start;

@@ -26,6 +26,7 @@ use super::handover::{HandBack, Strand};
 use super::ledger::Commit;
 use super::membership::Membership;
 use super::receipt::{Heartbeat, Settlement};
+use super::renewal::Renewal;
 use super::status::Status;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
@@ -56,6 +57,8 @@ enum End {
     Slept,
     /// A partition's offsets did not rise: begin again at what is committed.
     Disordered,
+    /// A topic was deleted and made anew: begin again with a client that does not know the old one.
+    Renewed,
 }
 
 impl Turns {
@@ -81,6 +84,7 @@ impl Turns {
                 handing_back: None,
                 commit_due: Duration::ZERO,
                 stall_logged: false,
+                renewal: Renewal::default(),
             };
             let end = life.live(&mut self)?;
             life.leave(&mut self, &end);
@@ -93,6 +97,10 @@ impl Turns {
                 End::Disordered => warn!(
                     stage = self.settings.stage,
                     "a partition's offsets did not rise; reading again from what is committed"
+                ),
+                End::Renewed => warn!(
+                    stage = self.settings.stage,
+                    "a topic is shorter than what was read of it (was it deleted and made anew?); joining the group anew"
                 ),
             }
         }
@@ -113,6 +121,7 @@ pub(super) struct Life {
     pub(super) handing_back: Option<HandBack>,
     pub(super) commit_due: Duration,
     pub(super) stall_logged: bool,
+    pub(super) renewal: Renewal,
 }
 
 impl Life {
@@ -124,6 +133,10 @@ impl Life {
             }
             if self.books.is_disordered() {
                 return Ok(End::Disordered);
+            }
+            let (books, now) = (&self.books, turns.now());
+            if self.renewal.turn(&self.consumer, || books.reached(), now) {
+                return Ok(End::Renewed);
             }
             self.heartbeat.turn();
             self.take_settlements();
@@ -164,7 +177,7 @@ impl Life {
         turns.stage.fenced();
         self.take_settlements();
         // A frontier that came about out of order is not to be trusted.
-        if !matches!(end, End::Disordered)
+        if !matches!(end, End::Disordered | End::Renewed)
             && let Err(failure) = self.commit_now(turns)
         {
             warn!(stage = turns.settings.stage, %failure, "the last commit failed; the records since the one before are read again");

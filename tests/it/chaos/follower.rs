@@ -333,7 +333,9 @@ fn read(names: &Names, message: &BorrowedMessage<'_>) -> Option<(Key, Kind)> {
         header(message, "postrider-source")?,
     )?;
     let kind = if message.topic() == names.dispatch {
-        Kind::Dispatch
+        Kind::Dispatch {
+            created_ms: header(message, "postrider-created-at")?.parse().ok()?,
+        }
     } else if message.topic() == names.held {
         Kind::Held
     } else if message.topic() == names.letters {

@@ -78,8 +78,9 @@ fn rules() -> Vec<Rule> {
 }
 
 fn run(plan: &Plan) {
-    let folder =
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos")).join(plan.name);
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos"))
+        .join(plan.name)
+        .join(std::env::var("CHAOS_FOLDER").unwrap_or_default());
     let _ = std::fs::remove_dir_all(&folder);
     let proxy = Proxy::start();
     let (broker, port) = OwnBroker::behind(proxy.port());
@@ -193,8 +194,7 @@ fn run(plan: &Plan) {
     assert_eq!(producer.flush(), 0, "Kafka refused events of the harness");
     auditor.finish();
     follower.audit();
-    // Red until a router notices that a topic it reads was made anew (tests/CHAOS.md, "Known").
-    let renews = number("CHAOS_RENEW", 0) == 1;
+    let renews = plan.faults > 0 && number("CHAOS_RENEW", 1) == 1;
     if renews && hold(&oracle).failed.iter().sum::<u64>() == 0 {
         renew_dispatch(&names, &follower, &mut producer, &oracle, &cluster, plan);
         *faults
@@ -425,7 +425,7 @@ fn every_event_ends_exactly_once_under_faults() {
         span: Duration::from_secs(50),
         faults: 18,
         seed: number("SEED", 1),
-        // What a hand-over repeats is bounded by what lanes hold, some thousands, whatever the length of the run.
+        // To be 0.2: what repeats so much is not found yet (tests/CHAOS.md, "Known").
         copies: Copies::Below(0.5),
         patience: Duration::from_secs(90),
         routers: 2,

@@ -81,7 +81,10 @@ pub struct Hit {
 /// What a record of one of our topics is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Dispatch,
+    /// Made from its event at this time; another time is another reading of the event.
+    Dispatch {
+        created_ms: i64,
+    },
     Delay,
     Held,
     Letter {
@@ -100,6 +103,9 @@ struct Trace {
     latest_ms: i64,
     at_latest: u16,
     dispatched: bool,
+    dispatches: u16,
+    created_ms: i64,
+    routed_again: bool,
     delivered: u16,
     letters: u16,
     dropped: u16,
@@ -390,7 +396,14 @@ impl Oracle {
     ) {
         let trace = self.traces.entry(key).or_default();
         match kind {
-            Kind::Dispatch => trace.dispatched = true,
+            Kind::Dispatch { created_ms } => {
+                trace.dispatched = true;
+                trace.dispatches = trace.dispatches.saturating_add(1);
+                if trace.created_ms == 0 {
+                    trace.created_ms = *created_ms;
+                }
+                trace.routed_again |= trace.created_ms != *created_ms;
+            }
             Kind::Delay | Kind::Held => {}
             Kind::Letter { .. } => trace.letters += 1,
             Kind::Ending(word) => match word.as_str() {
@@ -405,7 +418,7 @@ impl Oracle {
             std::cmp::Ordering::Equal => trace.at_latest += 1,
             std::cmp::Ordering::Less => {}
         }
-        if matches!(kind, Kind::Dispatch | Kind::Delay) {
+        if matches!(kind, Kind::Dispatch { .. } | Kind::Delay) {
             let open = Open {
                 offset,
                 key,

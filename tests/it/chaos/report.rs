@@ -63,6 +63,15 @@ impl Report<'_> {
                 "copies",
                 format!("{} ({:.2} %)", sums.copies, 100.0 * sums.copies_share()),
             ),
+            (
+                "of these: event read again / record written again / only sent again",
+                format!(
+                    "{} / {} / {}",
+                    sums.routed_again,
+                    sums.written_again,
+                    sums.copies - sums.routed_again - sums.written_again
+                ),
+            ),
             ("second ending records", sums.doubled.to_string()),
             (
                 "end to end p50 / p99",

@@ -28,6 +28,9 @@ pub struct Sums {
     pub requests: u64,
     pub accepted: u64,
     pub copies: u64,
+    /// Copies by what was repeated: the reading of an event, a record of ours, or only the request.
+    pub routed_again: u64,
+    pub written_again: u64,
     pub letters: u64,
     pub dropped: u64,
     pub not_routed: u64,
@@ -106,7 +109,13 @@ impl Oracle {
             let accepted = self.accepted.get(&(event, webhook)).copied();
             if let Some((count, first_ms)) = accepted {
                 sums.accepted += 1;
-                sums.copies += u64::from(count) - 1;
+                let copies = u64::from(count) - 1;
+                sums.copies += copies;
+                if trace.routed_again {
+                    sums.routed_again += copies;
+                } else if trace.dispatches > 1 {
+                    sums.written_again += copies;
+                }
                 waits.push(first_ms.saturating_sub(produced_ms));
             }
             sums.letters += u64::from(trace.letters > 0);

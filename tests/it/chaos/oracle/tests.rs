@@ -63,10 +63,22 @@ fn broken(mut oracle: Oracle, copies: Copies) -> Vec<usize> {
 
 fn good() -> Oracle {
     let mut oracle = oracle();
-    record(&mut oracle, "dispatch", 0, 10, Kind::Dispatch);
+    record(
+        &mut oracle,
+        "dispatch",
+        0,
+        10,
+        Kind::Dispatch { created_ms: 1 },
+    );
     oracle.hit(hit(20, 1, 500));
     record(&mut oracle, "delay", 0, 30, Kind::Delay);
-    record(&mut oracle, "dispatch", 1, 1040, Kind::Dispatch);
+    record(
+        &mut oracle,
+        "dispatch",
+        1,
+        1040,
+        Kind::Dispatch { created_ms: 1 },
+    );
     oracle.hit(hit(1030, 2, 200));
     record(&mut oracle, "attempts", 1, 1060, ended("delivered"));
     oracle.committed("dispatch", 0, 2);
@@ -149,7 +161,7 @@ fn what_nobody_produced_or_wanted_is_told() {
         9,
         10,
         Key::new(0, Place { offset: 99, ..ONE }),
-        &Kind::Dispatch,
+        &Kind::Dispatch { created_ms: 1 },
     );
     assert_eq!(broken(nowhere, Copies::None), [2]);
 }
@@ -180,7 +192,13 @@ fn a_commit_past_what_nothing_followed_from_is_told() {
     first.acknowledged(1, Place { offset: 0, ..ONE }, 1, 0);
     first.committed_source(0, 2, 1);
     assert_eq!(first.failed[4], 1, "never dispatched");
-    record(&mut oracle, "dispatch", 0, 10, Kind::Dispatch);
+    record(
+        &mut oracle,
+        "dispatch",
+        0,
+        10,
+        Kind::Dispatch { created_ms: 1 },
+    );
     oracle.committed("dispatch", 0, 0);
     assert_eq!(oracle.failed[4], 0);
     oracle.committed("dispatch", 0, 1);
