@@ -5,10 +5,10 @@ BROKER := tests/broker.sh run --
 POSTGRES := tests/postgres.sh run --
 
 .DEFAULT_GOAL := help
-.PHONY: help fmt clippy doc unit test chaos mutants bench demo
+.PHONY: help fmt clippy doc unit test chaos mutants bench demo dashboards deploy deploy-check incident pictures
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 fmt: ## is the code formatted? (`cargo fmt` mends it)
 	$(CARGO) fmt --all -- --check
@@ -46,3 +46,27 @@ bench: ## the benchmarks, on a real broker
 
 demo: ## the whole thing in one process, with an embedded broker
 	$(CARGO) run --locked --release -- demo
+
+PYTHON = $$(tests/tools.sh python)
+
+dashboards: ## writes what is made from src/metrics.rs and dashboards/generate.py
+	python3 dashboards/generate.py
+	POSTRIDER_WRITE_METRICS=1 $(CARGO) test $(TESTED) --test it dashboards
+	cp dashboards/*.json dashboards/alerts/postrider.rules.yaml deploy/helm/postrider/files/
+
+deploy: ## writes what is made from the chart and the plan of the topics: deploy/kubernetes, deploy/strimzi/topics.yaml
+	$(CARGO) build --locked
+	$(PYTHON) tests/deploy/check.py --write target/debug/postrider
+	$(BROKER) sh -c 'POSTRIDER__KAFKA__BOOTSTRAP_SERVERS=$$KAFKA_BOOTSTRAP_SERVERS target/debug/postrider --config config/postrider.toml topics plan --output json | python3 tests/deploy/strimzi.py'
+
+deploy-check: ## dashboards, alerts and deployments, checked by promtool, helm, schemas and linters; then with mistakes in them
+	$(CARGO) build --locked
+	$(BROKER) sh -c 'export POSTRIDER__KAFKA__BOOTSTRAP_SERVERS=$$KAFKA_BOOTSTRAP_SERVERS; \
+	  $(PYTHON) tests/deploy/check.py target/debug/postrider && $(PYTHON) tests/deploy/check.py --mistakes target/debug/postrider'
+
+incident: ## a scripted incident before a real Prometheus: every panel shows something, and the right alerts fire
+	$(CARGO) build --locked
+	$(BROKER) sh -c 'python3 tests/deploy/incident.py target/debug/postrider $$(tests/tools.sh prometheus)'
+
+pictures: incident ## draws dashboards/overview.png from the incident
+	$(PYTHON) tests/deploy/pictures.py target/incident/series.json dashboards/overview.png

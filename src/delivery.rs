@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::record::{Header, Outgoing, Record, Source, header, header_text};
-use crate::subscription::WebhookId;
+use crate::subscription::{Customer, WebhookId};
 
 /// Header names of our records (contract.md, "Kafka").
 pub mod headers {
@@ -29,7 +29,7 @@ pub mod headers {
     pub const SOURCE_TIMESTAMP: &str = "postrider-source-timestamp";
     pub const CREATED_AT: &str = "postrider-created-at";
     pub const URL: &str = "postrider-url";
-    /// Of a dead letter: the customer of its webhook.
+    /// Whose the delivery is: the customer of its webhook when the delivery was made.
     pub const CUSTOMER: &str = "postrider-customer";
 
     /// Whether a header is one that we write and therefore never take over from a source record.
@@ -192,6 +192,10 @@ pub fn delivery_id(source: &Source, webhook: &WebhookId) -> String {
 pub struct Delivery {
     pub id: String,
     pub webhook: WebhookId,
+    /// Whose it is, and who may see it (promise 7): the customer of its webhook when it was made, and not that of the event, because
+    /// the answers of a webhook of all customers are its owner's. It stays so whatever the catalog says later. Without one, only those
+    /// who may see everything see it.
+    pub customer: Option<Customer>,
     pub event_type: String,
     /// Attempts made so far, which consumed the webhook's retries.
     pub attempts: u32,
@@ -217,11 +221,18 @@ pub struct Delivery {
 
 impl Delivery {
     /// The first delivery of a source record to a webhook.
-    pub fn new(record: &Record, event_type: &str, webhook: &WebhookId, now_ms: i64) -> Self {
+    pub fn new(
+        record: &Record,
+        event_type: &str,
+        webhook: &WebhookId,
+        customer: Option<&Customer>,
+        now_ms: i64,
+    ) -> Self {
         let source = record.source();
         Self {
             id: delivery_id(&source, webhook),
             webhook: webhook.clone(),
+            customer: customer.cloned(),
             event_type: event_type.to_owned(),
             attempts: 0,
             due_ms: None,
@@ -308,6 +319,12 @@ impl Delivery {
             (self.replay_count > 0).then(|| self.replay_count.to_string()),
         );
         optional(name::URL, self.url.clone());
+        optional(
+            name::CUSTOMER,
+            self.customer
+                .as_ref()
+                .map(|customer| customer.as_str().to_owned()),
+        );
         if let Some(key) = &self.source_key {
             list.push(Header {
                 name: name::SOURCE_KEY.into(),
@@ -330,6 +347,7 @@ impl Delivery {
         Ok(Self {
             id: text(name::DELIVERY_ID)?.to_owned(),
             webhook: WebhookId::new(webhook).map_err(|_| NotADelivery(name::WEBHOOK_ID))?,
+            customer: header_text(list, name::CUSTOMER).map(Customer::new),
             event_type: text(name::EVENT_TYPE)?.to_owned(),
             attempts: number(list, name::ATTEMPT)?.unwrap_or(0),
             due_ms: number(list, name::DUE)?,
@@ -426,12 +444,14 @@ mod tests {
     fn a_source_record_cannot_forge_our_headers() {
         let forged = vec![
             Header::text("postrider-attempt", "99"),
+            Header::text("postrider-customer", "7"),
             Header::text("kept", "1"),
         ];
         let webhook = WebhookId::new("wh_one").unwrap();
-        let delivery = Delivery::new(&source_record(forged, vec![]), "a", &webhook, 5);
+        let delivery = Delivery::new(&source_record(forged, vec![]), "a", &webhook, None, 5);
         assert_eq!(delivery.source_headers, vec![Header::text("kept", "1")]);
         assert_eq!(read_back(&delivery).attempts, 0);
+        assert_eq!(read_back(&delivery).customer, None);
     }
 
     #[test]
@@ -451,10 +471,12 @@ mod tests {
             status in prop::option::of(100u16..600),
             body in prop::collection::vec(any::<u8>(), 0..64),
             replays in 0u32..3,
+            owner in prop::option::of("[a-zé0-9 ]{1,20}"),
         ) {
             let webhook = WebhookId::new("wh_one").unwrap();
+            let owner = owner.as_deref().map(Customer::new);
             let record = source_record(vec![Header::text("traceparent", "00-1-2-01")], body);
-            let mut delivery = Delivery::new(&record, "job.failed", &webhook, 5);
+            let mut delivery = Delivery::new(&record, "job.failed", &webhook, owner.as_ref(), 5);
             delivery.attempts = attempts;
             delivery.due_ms = due;
             delivery.last_status = status;

@@ -44,7 +44,7 @@ impl History {
         let metrics = Arc::clone(&ways.metrics);
         let days = config.history.retention_days;
         let writer = Arc::new(Writer::start(Arc::clone(&store), days, metrics)?);
-        let reading = Reading::new(&ways.topics, Some(Arc::clone(&ways.catalog)));
+        let reading = Reading::new(&ways.topics);
         if !store.is_shared() {
             // SQLite's file is there or the start fails; so its positions can be read now.
             let positions = store.positions()?;

@@ -12,8 +12,6 @@ use super::{Answer, Context};
 use crate::app;
 use crate::history::Store;
 use crate::kafka::table::{scan, spans};
-use crate::matching::catalog::Catalog;
-use crate::pipeline::catalog_topic::CatalogTopic;
 use crate::pipeline::history::Reading;
 use crate::pipeline::topics::Topics;
 
@@ -40,20 +38,7 @@ impl History {
         let store = super::deliveries::store(context)?;
         let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
         let topics = Topics::new(&config.kafka.topic_prefix);
-        // Only to tell whose a held delivery is: without the key the catalog cannot be read, and the rest can.
-        let known = CatalogTopic::open(connection.clone(), &topics, app::sealing_key(&config)?)
-            .and_then(|catalog| catalog.read())
-            .map(|webhooks| {
-                let catalog = Catalog::default();
-                catalog.publish(
-                    webhooks
-                        .into_values()
-                        .map(|webhook| (webhook.id.clone(), Arc::new(webhook)))
-                        .collect(),
-                );
-                Arc::new(catalog)
-            });
-        let reading = Reading::new(&topics, known.ok());
+        let reading = Reading::new(&topics);
         let mut work = Vec::new();
         for topic in reading.topics() {
             let spans = spans(&connection, &topic)?;

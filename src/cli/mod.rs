@@ -7,9 +7,11 @@ mod deliveries;
 mod demo;
 mod emit;
 mod explain;
+mod health;
 mod history;
 mod input;
 mod listen;
+mod manual;
 mod output;
 mod remote;
 mod replays;
@@ -69,6 +71,14 @@ enum Command {
     DeadLetters(Box<dead_letters::DeadLetters>),
     /// Shows replays, and pauses, resumes or cancels those that the routers work on
     Replays(replays::Replays),
+    /// Asks a running instance whether it lives, or is ready (--ready); exit code 0 if so, 1 if not
+    Health(health::Health),
+    /// Writes the manual pages (for packagers)
+    #[command(hide = true)]
+    Man(manual::Man),
+    /// Prints the completions of a shell (for packagers)
+    #[command(hide = true)]
+    Completions(manual::Completions),
     /// What became of deliveries: listed, shown with every attempt
     Deliveries(deliveries::Deliveries),
     /// The database of what happened
@@ -109,6 +119,9 @@ pub fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::DeadLetters(dead_letters) => dead_letters.run(&context),
         Command::Replays(replays) => replays.run(&context),
+        Command::Health(health) => health.run(&context),
+        Command::Man(man) => man.run(Arguments::command()),
+        Command::Completions(completions) => completions.run(&mut Arguments::command()),
         Command::Deliveries(deliveries) => deliveries.run(&context),
         Command::History(history) => history.run(&context),
     };

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -30,11 +31,22 @@ impl Run {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
             };
+            tell_systemd(NotifyState::Ready);
+            // On this runtime, which serves the telemetry address too: when it turns no more, systemd restarts the process.
+            if let Some(limit) = sd_notify::watchdog_enabled() {
+                tokio::spawn(async move {
+                    loop {
+                        tell_systemd(NotifyState::Watchdog);
+                        tokio::time::sleep(limit / 3).await;
+                    }
+                });
+            }
             let failure = tokio::select! {
                 failure = app.failed() => Some(failure),
                 _ = terminate.recv() => None,
                 _ = interrupt.recv() => None,
             };
+            tell_systemd(NotifyState::Stopping);
             // The telemetry address goes on answering (503 while draining) until the end.
             tokio::task::spawn_blocking(move || app.stop()).await??;
             match failure {
@@ -42,6 +54,13 @@ impl Run {
                 None => Ok(()),
             }
         })
+    }
+}
+
+/// Says it to systemd where that started us (`Type=notify`, sd_notify(3)); nothing otherwise.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(fault) = sd_notify::notify(&[state]) {
+        tracing::warn!(%fault, "systemd could not be told");
     }
 }
 

@@ -65,7 +65,9 @@ impl History {
         let attempts = section.boolean("attempts", default.attempts);
         let mut store = default.store;
         if let Some(value) = section.take("store") {
-            let read = Secret::read(&value, environment).and_then(|secret| {
+            let read = Secret::read(&value, environment);
+            let read = read.map_err(|message| message.replace("the secret", "the store"));
+            let read = read.and_then(|secret| {
                 let text = secret.expose().unwrap_or_default().trim().to_owned();
                 text.parse::<crate::history::store::Kind>().map(|_| text)
             });
@@ -107,12 +109,18 @@ mod tests {
 
     #[test]
     fn a_store_that_is_none_is_refused_without_repeating_a_password() {
-        for text in ["mysql://u:s3cret@h/d", "sqlite:", "postrider.db", ""] {
+        for text in ["mysql://u:s3cret@h/d", "sqlite:", "postrider.db"] {
             let text = format!("[history]\nstore = {text:?}");
             let fault = Config::from_text("file", &text, &Environment::new()).unwrap_err();
             let fault = fault.to_string();
             assert!(fault.contains("must be \"sqlite:PATH\""), "{fault}");
             assert!(!fault.contains("s3cret"), "{fault}");
         }
+        let fault = Config::from_text("file", "[history]\nstore = \"\"", &Environment::new());
+        let fault = fault.unwrap_err().to_string();
+        assert!(
+            fault.contains("history.store (file): the store is empty"),
+            "{fault}"
+        );
     }
 }

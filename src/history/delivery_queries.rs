@@ -9,7 +9,7 @@ use super::query::{
     Statistics, Told,
 };
 use super::rows::{AttemptRow, DeliveryRow, Status};
-use super::{Fault, Store};
+use super::{Fault, Store, schema};
 
 const COLUMNS: &str = "id, webhook, customer, event_type, source, created_at, updated_at, status, attempts, next_attempt_at, last_status, error_message, replay_id, reason";
 /// Deliveries whose attempts the response times rest on.
@@ -45,7 +45,7 @@ impl Store {
         let mut rows = self
             .read(&text, &conditions.values)?
             .into_iter()
-            .map(delivery_of)
+            .map(|mut row| delivery_of(&mut row))
             .collect::<Result<Vec<_>, _>>()?;
         let shown = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_more = rows.len() > shown;
@@ -63,52 +63,80 @@ impl Store {
     /// The database is away.
     pub fn delivery(&self, scope: &Scope, id: &str) -> Result<Option<Told>, Fault> {
         let mut conditions = Conditions::within(scope);
+        conditions.and("id_hash", "=", Some(schema::id_hash(id)));
         conditions.and("id", "=", Some(id));
+        conditions.and_text("postrider_deliveries.bucket = cut.bucket");
+        // A CROSS JOIN, because SQLite takes it as an order: bucket by bucket.
         let text = format!(
-            "SELECT {COLUMNS} FROM postrider_deliveries{}",
+            "{} SELECT {COLUMNS}, first_attempts FROM cut CROSS JOIN postrider_deliveries{} LIMIT 1",
+            schema::BY_ID,
             conditions.text()
         );
-        let found = self.read(&text, &conditions.values)?.into_iter().next();
-        let Some(delivery) = found.map(delivery_of).transpose()? else {
+        let Some(mut row) = self.read(&text, &conditions.values)?.into_iter().next() else {
             return Ok(None);
         };
+        let delivery = delivery_of(&mut row)?;
+        let brief = row.optional_text()?.unwrap_or_default();
         let rows = self.read(
             "SELECT delivery_id, number, replay_id, started_at, duration_us, outcome, status, error_message, request_headers,
              response_headers, response_body FROM postrider_attempts WHERE delivery_id = $1
              ORDER BY started_at, topic_partition, topic_offset LIMIT $2",
             &[id.into(), MOST_ATTEMPTS.into()],
         )?;
-        let attempts = rows.into_iter().map(attempt_of).collect::<Result<_, _>>()?;
+        let mut attempts = AttemptRow::read_briefs(id, &brief);
+        for row in rows {
+            attempts.push(attempt_of(row)?);
+        }
+        attempts.sort_by_key(|attempt| attempt.started_at_ms);
         Ok(Some(Told { delivery, attempts }))
     }
 
-    /// What became of deliveries that pass the filter. The counts walk all of them: bound a busy webhook by `since_ms`.
+    /// What became of deliveries that pass the filter. The counts walk an index of all of them: bound a webhook of many millions by
+    /// `since_ms`.
     ///
     /// # Errors
     /// The database is away.
     pub fn statistics(&self, scope: &Scope, filter: &DeliveryFilter) -> Result<Statistics, Fault> {
-        let conditions = filtered(scope, filter);
-        let text = format!(
-            "SELECT status, count(*), max(created_at) FROM postrider_deliveries{} GROUP BY status",
-            conditions.text()
-        );
         let mut found = Statistics {
             by_status: Status::ALL.map(|status| (status.as_str(), 0)).into(),
             ..Statistics::default()
         };
+        // Without the table's rows: all are counted in one index, and those that are no success, which are few, in another.
+        let conditions = filtered(scope, filter);
+        let text = format!(
+            "SELECT count(*), max(created_at) FROM postrider_deliveries{}",
+            conditions.text()
+        );
+        if let Some(mut row) = self.read(&text, &conditions.values)?.into_iter().next() {
+            found.total = u64::try_from(row.number()?).unwrap_or(0);
+            found.last_triggered_at_ms = row.optional_number()?;
+        }
+        let mut conditions = filtered(scope, filter);
+        conditions.and_text("status <> 'success'");
+        let text = format!(
+            "SELECT status, count(*) FROM postrider_deliveries{} GROUP BY status",
+            conditions.text()
+        );
+        let mut others = 0;
         for mut row in self.read(&text, &conditions.values)? {
             let status: Status = row
                 .text()?
                 .parse()
                 .map_err(|_| Fault::Row("an unknown status"))?;
             let count = u64::try_from(row.number()?).unwrap_or(0);
-            found.total += count;
+            others += count;
             found.by_status.insert(status.as_str(), count);
-            found.last_triggered_at_ms = found.last_triggered_at_ms.max(row.optional_number()?);
         }
-        let of = |status: Status| found.by_status.get(status.as_str()).copied().unwrap_or(0);
-        found.success = of(Status::Success);
-        found.failure = of(Status::Failed);
+        // Rows that came between the two questions may make it less than nothing.
+        found.success = found.total.saturating_sub(others);
+        found
+            .by_status
+            .insert(Status::Success.as_str(), found.success);
+        found.failure = found
+            .by_status
+            .get(Status::Failed.as_str())
+            .copied()
+            .unwrap_or(0);
         let ended = found.success + found.failure;
         found.success_rate = (ended > 0).then(|| found.success as f64 / ended as f64);
         found.response_times = self.response_times(scope, filter)?;
@@ -122,17 +150,25 @@ impl Store {
     ) -> Result<ResponseTimes, Fault> {
         let mut conditions = filtered(scope, filter);
         let most = conditions.place(NEWEST);
-        // Only attempts that had an answer: a refused connection would make an endpoint look quick.
-        let text = format!(
-            "SELECT duration_us FROM (SELECT id FROM postrider_deliveries{} ORDER BY created_at DESC LIMIT {most}) newest
-             JOIN postrider_attempts ON delivery_id = newest.id WHERE postrider_attempts.status IS NOT NULL",
+        let newest = format!(
+            "SELECT id, first_attempts FROM postrider_deliveries{} ORDER BY created_at DESC LIMIT {most}",
             conditions.text()
         );
-        let rows = self.read(&text, &conditions.values)?;
-        let mut times = rows
-            .into_iter()
-            .map(|mut row| row.number())
-            .collect::<Result<Vec<i64>, _>>()?;
+        let mut times = Vec::new();
+        for mut row in self.read(&newest, &conditions.values)? {
+            let id = row.text()?;
+            let brief = row.optional_text()?.unwrap_or_default();
+            let attempts = AttemptRow::read_briefs(&id, &brief);
+            times.extend(attempts.into_iter().map(|attempt| attempt.duration_us));
+        }
+        // Only attempts that had an answer: a refused connection would make an endpoint look quick.
+        let text = format!(
+            "SELECT duration_us FROM ({newest}) newest
+             JOIN postrider_attempts ON delivery_id = newest.id WHERE postrider_attempts.status IS NOT NULL"
+        );
+        for mut row in self.read(&text, &conditions.values)? {
+            times.push(row.number()?);
+        }
         times.sort_unstable();
         Ok(summary(&times))
     }
@@ -185,8 +221,14 @@ fn summary(times: &[i64]) -> ResponseTimes {
 }
 
 fn filtered(scope: &Scope, filter: &DeliveryFilter) -> Conditions {
-    let mut conditions = Conditions::within(scope);
-    conditions.and("customer", "=", filter.customer.as_deref());
+    // A webhook's rows are walked by its own index, which holds the customer too; that of the customer is hidden from the planner.
+    let column = if filter.webhook.is_some() {
+        "COALESCE(customer, '')"
+    } else {
+        "customer"
+    };
+    let mut conditions = Conditions::within_column(scope, column);
+    conditions.and(column, "=", filter.customer.as_deref());
     conditions.and("webhook", "=", filter.webhook.as_deref());
     if let Some(status) = filter.status {
         // Written out, because an index holds only those that are no success, and a parameter could be one.
@@ -201,7 +243,7 @@ fn filtered(scope: &Scope, filter: &DeliveryFilter) -> Conditions {
     conditions
 }
 
-fn delivery_of(mut row: Row) -> Result<DeliveryRow, Fault> {
+fn delivery_of(row: &mut Row) -> Result<DeliveryRow, Fault> {
     Ok(DeliveryRow {
         id: row.text()?,
         webhook: row.text()?,

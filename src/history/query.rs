@@ -116,12 +116,17 @@ pub(super) struct Conditions {
 impl Conditions {
     /// Begins with the scope, which no caller can leave out.
     pub(super) fn within(scope: &Scope) -> Self {
+        Self::within_column(scope, "customer")
+    }
+
+    /// The same where the customer is not simply its column. No customer is the empty text.
+    pub(super) fn within_column(scope: &Scope, column: &'static str) -> Self {
         let mut conditions = Self {
             text: String::new(),
             values: Vec::new(),
         };
         if let Scope::Customer(customer) = scope {
-            conditions.and("customer", "=", Some(customer.as_str()));
+            conditions.and(column, "=", Some(customer.as_str()));
         }
         conditions
     }

@@ -3,7 +3,8 @@
 /// The contract's word for where a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// Not attempted yet. The topics of the view tell nothing of such a delivery, so only the words of a filter use it.
+    /// Not attempted yet. Told only of a delivery that was put off before its first attempt (its webhook's pace, a closed gate, a tripped
+    /// breaker): of one that still stands in `dispatch` nothing is written, and it is not listed until its first attempt.
     Pending,
     /// An attempt failed, and another is due.
     Retrying,
@@ -121,6 +122,47 @@ pub struct AttemptRow {
     pub response_body: Option<String>,
 }
 
+impl AttemptRow {
+    /// The attempt in few words, where there is nothing to tell of it but time and status and it is the first: it is kept in the row of its
+    /// delivery then. `topic_partition` and `topic_offset` tell it from others.
+    pub(super) fn brief(&self, place: &Place) -> Option<String> {
+        let is_plain = self.number == 1
+            && self.replay_id.is_none()
+            && self.error_message.is_none()
+            && self.request_headers.is_none()
+            && self.response_headers.is_none()
+            && self.response_body.is_none();
+        let status = self.status?;
+        is_plain.then(|| {
+            format!(
+                ";{}:{}:{}:{}:{}:{status}.",
+                place.partition, place.offset, self.started_at_ms, self.duration_us, self.outcome
+            )
+        })
+    }
+
+    /// The attempts that a row of a delivery holds.
+    pub(super) fn read_briefs(delivery_id: &str, text: &str) -> Vec<Self> {
+        let read = |brief: &str| {
+            let mut fields = brief.trim_end_matches('.').splitn(6, ':').skip(2);
+            Some(Self {
+                delivery_id: delivery_id.to_owned(),
+                number: 1,
+                replay_id: None,
+                started_at_ms: fields.next()?.parse().ok()?,
+                duration_us: fields.next()?.parse().ok()?,
+                outcome: fields.next()?.to_owned(),
+                status: fields.next()?.parse().ok(),
+                error_message: None,
+                request_headers: None,
+                response_headers: None,
+                response_body: None,
+            })
+        };
+        text.split(';').filter_map(read).collect()
+    }
+}
+
 /// A dead letter; its payload stays in the topic, at `partition` and `offset`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetterRow {
@@ -158,4 +200,18 @@ pub struct Change {
     pub delivery: Option<DeliveryRow>,
     pub attempt: Option<AttemptRow>,
     pub dead_letter: Option<DeadLetterRow>,
+}
+
+impl Change {
+    /// About what it takes in memory, in bytes.
+    pub fn cost_bytes(&self) -> usize {
+        let told = self.attempt.iter().flat_map(|attempt| {
+            [
+                &attempt.request_headers,
+                &attempt.response_headers,
+                &attempt.response_body,
+            ]
+        });
+        512 + told.flatten().map(String::len).sum::<usize>()
+    }
 }

@@ -134,17 +134,23 @@ impl Store {
     /// Nothing was written; try again later.
     pub fn apply(&self, changes: &[Change]) -> Result<(), Fault> {
         self.prepare()?;
-        let mut statements = Vec::with_capacity(changes.len() * 2 + 8);
+        let mut deliveries = Vec::with_capacity(changes.len());
+        let mut rest = Vec::new();
         let mut positions: BTreeMap<(&str, i32), i64> = BTreeMap::new();
         for change in changes {
-            if let Some(row) = &change.delivery {
-                statements.push(statement(schema::DELIVERY, delivery_values(row)));
+            let attempt = change.attempt.as_ref();
+            let brief = attempt
+                .filter(|_| change.delivery.is_some())
+                .and_then(|attempt| attempt.brief(&change.place));
+            if let Some(row) = attempt.filter(|_| brief.is_none()) {
+                rest.push(statement(schema::ATTEMPT, attempt_values(row, change)));
             }
-            if let Some(row) = &change.attempt {
-                statements.push(statement(schema::ATTEMPT, attempt_values(row, change)));
+            if let Some(row) = &change.delivery {
+                let key = (schema::bucket(row.created_at_ms), schema::id_hash(&row.id));
+                deliveries.push((key, row, brief));
             }
             if let Some(row) = &change.dead_letter {
-                statements.push(statement(schema::DEAD_LETTER, letter_values(row)));
+                rest.push(statement(schema::DEAD_LETTER, letter_values(row)));
             }
             let place = &change.place;
             let next = positions
@@ -154,8 +160,16 @@ impl Store {
         }
         for ((topic, partition), next) in positions {
             let values = vec![topic.into(), i64::from(partition).into(), next.into()];
-            statements.push(statement(schema::POSITION, values));
+            rest.push(statement(schema::POSITION, values));
         }
+        // In the order of the tree, which is cheapest, and in one order, so that two instances never wait for each other's rows in a circle.
+        deliveries.sort_by_key(|(key, _, _)| *key);
+        let mut statements = Vec::with_capacity(deliveries.len() + rest.len());
+        statements.extend(deliveries.into_iter().map(|(key, row, brief)| {
+            statement(schema::DELIVERY, delivery_values(key, row, brief))
+        }));
+        rest.sort_by_key(|statement| statement.text.as_ptr());
+        statements.append(&mut rest);
         self.write(&statements).map(|_| ())
     }
 
@@ -225,8 +239,10 @@ fn statement(text: &'static str, parameters: Vec<Value>) -> Statement {
     }
 }
 
-fn delivery_values(row: &DeliveryRow) -> Vec<Value> {
+fn delivery_values(key: (i64, i64), row: &DeliveryRow, brief: Option<String>) -> Vec<Value> {
     vec![
+        key.0.into(),
+        key.1.into(),
         row.id.as_str().into(),
         row.webhook.as_str().into(),
         row.customer.as_deref().into(),
@@ -242,6 +258,7 @@ fn delivery_values(row: &DeliveryRow) -> Vec<Value> {
         row.error_message.as_deref().into(),
         row.replay_id.as_deref().into(),
         row.reason.as_deref().into(),
+        brief.into(),
     ]
 }
 

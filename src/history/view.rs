@@ -76,6 +76,7 @@ pub fn attempt(record: &Record) -> Change {
         Some("delivered") => Status::Success,
         Some("dead_lettered") => Status::Failed,
         Some("dropped") => Status::Dropped,
+        _ if written.attempt == 0 && written.outcome.is_none() => Status::Pending,
         _ => Status::Retrying,
     };
     let message = Some(written.error_message).filter(|message| !message.is_empty());
@@ -106,7 +107,9 @@ pub fn attempt(record: &Record) -> Change {
         updated_at_ms: written.started_at_ms.saturating_add(duration_us / 1000),
         status,
         attempts: written.attempt,
-        next_attempt_at_ms: written.due_ms.filter(|_| status == Status::Retrying),
+        next_attempt_at_ms: written
+            .due_ms
+            .filter(|_| matches!(status, Status::Retrying | Status::Pending)),
         last_status: written.status,
         error_message: message,
         replay_id: written.replay_id,
@@ -180,6 +183,18 @@ mod tests {
         ));
         assert_eq!(change.attempt.unwrap().response_body, None);
         assert_eq!(change.delivery.unwrap().status, Status::Success);
+    }
+
+    #[test]
+    fn a_delivery_that_was_put_off_before_its_first_attempt_is_pending_and_has_no_attempt() {
+        let change = attempt(&record(
+            r#"{"delivery_id":"dlv_1","webhook_id":"wh_a","event_type":"a","source":"s/0/1","attempt":0,"started_at_ms":1,
+            "error_message":"not sent yet","waiting":"paced","due_ms":9000,"ending":null}"#,
+        ));
+        assert_eq!(change.attempt, None);
+        let delivery = change.delivery.unwrap();
+        assert_eq!(delivery.status, Status::Pending);
+        assert_eq!(delivery.next_attempt_at_ms, Some(9000));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::ledger::{Ledger, Settled};
+use super::ledger::{Commit, Ledger, Opened, Settled};
 use super::receipt::{Assignment, Heartbeat, Receipt, Settlement};
-use crate::record::{NextOffset, SourceOffset};
+use crate::record::SourceOffset;
 
 /// A topic and a partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -55,7 +55,7 @@ impl Books {
         }
     }
 
-    pub(super) fn assign(&mut self, place: Place, committed: Option<NextOffset>) {
+    pub(super) fn assign(&mut self, place: Place, committed: Option<Commit>) {
         self.revoke(&place);
         let epoch = self.next_epoch;
         self.next_epoch += 1;
@@ -102,8 +102,8 @@ impl Books {
         self.places.clear();
     }
 
-    /// Enters a received record. `None` when the partition is not assigned, or the offset is not above the last one: then
-    /// [`Books::is_disordered`] holds from here on.
+    /// Enters a received record. `None` when there is nothing to do: the partition is not assigned, or an earlier owner has finished the record,
+    /// or its offset is not above the last one; then [`Books::is_disordered`] holds from here on.
     pub(super) fn open(
         &mut self,
         topic: &str,
@@ -113,9 +113,13 @@ impl Books {
     ) -> Option<(Receipt, Arc<str>)> {
         let place = (Arc::clone(self.topics.get(topic)?), partition);
         let page = self.pages.get_mut(&place)?;
-        if !page.ledger.open(offset, now) {
-            self.disordered = true;
-            return None;
+        match page.ledger.open(offset, now) {
+            Opened::Fresh => {}
+            Opened::Finished => return None,
+            Opened::Disordered => {
+                self.disordered = true;
+                return None;
+            }
         }
         let receipt = Receipt::new(&page.assignment, offset, &self.back);
         Some((receipt, place.0))
@@ -138,16 +142,16 @@ impl Books {
         }
     }
 
-    pub(super) fn commit_plan(&self) -> Vec<(Place, NextOffset)> {
+    pub(super) fn commit_plan(&self) -> Vec<(Place, Commit)> {
         self.pages
             .iter()
             .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan()?)))
             .collect()
     }
 
-    pub(super) fn confirm_committed(&mut self, place: &Place, offset: NextOffset) {
+    pub(super) fn confirm_committed(&mut self, place: &Place, commit: Commit) {
         if let Some(page) = self.pages.get_mut(place) {
-            page.ledger.confirm_committed(offset);
+            page.ledger.confirm_committed(commit);
         }
     }
 
@@ -183,6 +187,13 @@ mod tests {
 
     use super::*;
 
+    fn plain(offset: i64) -> Commit {
+        Commit {
+            offset: crate::record::NextOffset(offset),
+            note: String::new(),
+        }
+    }
+
     #[test]
     fn a_late_receipt_after_revoke_is_ignored() {
         let (back, settlements) = mpsc::channel();
@@ -198,9 +209,9 @@ mod tests {
 
         old.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Unknown);
-        assert_eq!(books.commit_plan(), vec![(place.clone(), NextOffset(5))]);
+        assert_eq!(books.commit_plan(), vec![(place.clone(), plain(5))]);
         new.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Advanced);
-        assert_eq!(books.commit_plan(), vec![(place, NextOffset(6))]);
+        assert_eq!(books.commit_plan(), vec![(place, plain(6))]);
     }
 }

@@ -13,10 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::Error;
 use super::books::Place;
+use super::ledger::Commit;
 use super::membership::{Change, Membership};
 use super::start;
 use super::turns::{Life, Turns, list_of};
-use crate::record::NextOffset;
 
 /// How long a revoked partition's work that is under way may take to end before the partition is handed back.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
@@ -111,7 +111,7 @@ impl Life {
                 Offset::Offset(position.offset.0),
             )?;
             self.books
-                .assign(position.place.clone(), position.committed);
+                .assign(position.place.clone(), position.committed.clone());
         }
         // Before fetching begins: a batch that went to the main queue could be read after a later one of the partition's
         // own queue, and the books would take it for a repetition. librdkafka leaves a queue that is split alone when it
@@ -133,10 +133,16 @@ impl Life {
         self.consumer.assign(&assignment)?;
         // A start that was never committed is committed now: otherwise a group that begins at the end, and dies before
         // its first record, would begin at a later end and skip what came between.
-        let fresh: Vec<(Place, NextOffset)> = starts
+        let fresh: Vec<(Place, Commit)> = starts
             .iter()
             .filter(|position| position.committed.is_none())
-            .map(|position| (position.place.clone(), position.offset))
+            .map(|position| {
+                let commit = Commit {
+                    offset: position.offset,
+                    note: String::new(),
+                };
+                (position.place.clone(), commit)
+            })
             .collect();
         if !fresh.is_empty() && turns.settings.keeps_place {
             self.consumer.commit(&list_of(&fresh)?, CommitMode::Async)?;

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::books::Place;
+use super::ledger::Commit;
 use crate::metrics::Metrics;
 use crate::record::NextOffset;
 
@@ -32,7 +33,9 @@ pub(super) struct Membership {
     stage: &'static str,
     metrics: Arc<Metrics>,
     changes: Mutex<VecDeque<Change>>,
-    commits: Mutex<Vec<(Place, NextOffset)>>,
+    commits: Mutex<Vec<(Place, Commit)>>,
+    /// The cluster keeps only shorter notes beside an offset.
+    refuses_notes: AtomicBool,
     closing: AtomicBool,
 }
 
@@ -47,6 +50,7 @@ impl Membership {
             metrics,
             changes: Mutex::default(),
             commits: Mutex::default(),
+            refuses_notes: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         }
     }
@@ -60,8 +64,26 @@ impl Membership {
         hold(&self.changes).push_front(change);
     }
 
-    pub(super) fn confirmed_commits(&self) -> Vec<(Place, NextOffset)> {
+    pub(super) fn confirmed_commits(&self) -> Vec<(Place, Commit)> {
         std::mem::take(&mut hold(&self.commits))
+    }
+
+    /// Whether commits must do without notes.
+    pub(super) fn refuses_notes(&self) -> bool {
+        self.refuses_notes.load(Ordering::Acquire)
+    }
+
+    /// Looks at why a commit failed.
+    pub(super) fn learn(&self, failure: &KafkaError) {
+        let code = failure.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::OffsetMetadataTooLarge)
+            && !self.refuses_notes.swap(true, Ordering::AcqRel)
+        {
+            warn!(
+                stage = self.stage,
+                "the cluster keeps no notes of a kilobyte beside an offset; raise offset.metadata.max.bytes, or more is repeated after a crash"
+            );
+        }
     }
 
     /// From now on rebalances are answered on the spot.
@@ -145,15 +167,21 @@ impl ConsumerContext for Membership {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(failure) = &result {
             debug!(stage = self.stage, %failure, "a commit failed; it is planned again");
+            self.learn(failure);
             return;
         }
         let mut commits = hold(&self.commits);
         for element in offsets.elements() {
-            if let (Offset::Offset(offset), Ok(())) = (element.offset(), element.error()) {
-                commits.push((
+            match (element.offset(), element.error()) {
+                (Offset::Offset(offset), Ok(())) => commits.push((
                     (Arc::from(element.topic()), element.partition()),
-                    NextOffset(offset),
-                ));
+                    Commit {
+                        offset: NextOffset(offset),
+                        note: element.metadata().to_owned(),
+                    },
+                )),
+                (_, Err(failure)) => self.learn(&failure),
+                (_, Ok(())) => {}
             }
         }
     }

@@ -6,6 +6,7 @@
 mod books;
 pub mod consumer;
 pub mod embedded;
+mod finished;
 mod handover;
 pub mod ledger;
 mod membership;

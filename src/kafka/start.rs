@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::Error;
 use super::books::Place;
+use super::ledger::Commit;
 use crate::record::NextOffset;
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
@@ -35,7 +36,7 @@ pub enum Start {
 pub(super) struct Position {
     pub place: Place,
     pub offset: NextOffset,
-    pub committed: Option<NextOffset>,
+    pub committed: Option<Commit>,
 }
 
 /// Decides the start of each assigned partition. Fails when the broker does not answer in time; the caller lets the
@@ -65,8 +66,8 @@ pub(super) fn positions<C: ConsumerContext>(
     for place in places {
         let low = lows.get(place).copied().unwrap_or(0);
         let high = highs.get(place).copied().unwrap_or(low);
-        let committed = committed.get(place).copied();
-        let offset = match committed {
+        let committed = committed.get(place);
+        let offset = match committed.map(|commit| commit.offset) {
             Some(offset) if offset.0 < low => {
                 error!(
                     topic = %place.0,
@@ -92,7 +93,9 @@ pub(super) fn positions<C: ConsumerContext>(
             place: place.clone(),
             offset,
             // A commit that was moved counts as none, so that the new start is committed.
-            committed: committed.filter(|committed| *committed == offset),
+            committed: committed
+                .filter(|committed| committed.offset == offset)
+                .cloned(),
         });
     }
     Ok(positions)
@@ -154,7 +157,7 @@ fn is_passing(failure: &KafkaError) -> bool {
 fn committed_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     places: &[Place],
-) -> Result<HashMap<Place, NextOffset>, Error> {
+) -> Result<HashMap<Place, Commit>, Error> {
     let mut list = TopicPartitionList::new();
     for (topic, partition) in places {
         list.add_partition(topic, *partition);
@@ -166,7 +169,10 @@ fn committed_offsets<C: ConsumerContext>(
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => Some((
                 (Arc::from(element.topic()), element.partition()),
-                NextOffset(offset),
+                Commit {
+                    offset: NextOffset(offset),
+                    note: element.metadata().to_owned(),
+                },
             )),
             _ => None,
         })

@@ -23,12 +23,13 @@ use tracing::{error, warn};
 use super::books::{BookSummary, Books, Place};
 use super::consumer::{ReaderSettings, Stage};
 use super::handover::{HandBack, Strand};
+use super::ledger::Commit;
 use super::membership::Membership;
 use super::receipt::{Heartbeat, Settlement};
 use super::status::Status;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
-use crate::record::{Header, NextOffset, Record, SourceOffset};
+use crate::record::{Header, Record, SourceOffset};
 
 /// How often the frontier is committed. It bounds what a killed process repeats.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -202,14 +203,14 @@ impl Life {
     }
 
     fn commit(&mut self, turns: &Turns) -> Result<(), Error> {
-        for (place, offset) in self.consumer.context().confirmed_commits() {
-            self.books.confirm_committed(&place, offset);
+        for (place, commit) in self.consumer.context().confirmed_commits() {
+            self.books.confirm_committed(&place, commit);
         }
         if turns.now() < self.commit_due || self.handing_back.is_some() {
             return Ok(());
         }
         self.commit_due = turns.now() + COMMIT_INTERVAL;
-        let plan = self.books.commit_plan();
+        let plan = self.commit_plan();
         if !plan.is_empty() && turns.settings.keeps_place {
             self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
         }
@@ -217,14 +218,32 @@ impl Life {
     }
 
     pub(super) fn commit_now(&mut self, turns: &Turns) -> Result<(), Error> {
-        let plan = self.books.commit_plan();
-        if !plan.is_empty() && turns.settings.keeps_place {
-            self.consumer.commit(&list_of(&plan)?, CommitMode::Sync)?;
-            for (place, offset) in plan {
-                self.books.confirm_committed(&place, offset);
+        let plan = self.commit_plan();
+        if plan.is_empty() || !turns.settings.keeps_place {
+            return Ok(());
+        }
+        if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
+            let had_notes = !self.consumer.context().refuses_notes();
+            self.consumer.context().learn(&failure);
+            if had_notes && self.consumer.context().refuses_notes() {
+                return self.commit_now(turns);
             }
+            return Err(failure.into());
+        }
+        for (place, commit) in plan {
+            self.books.confirm_committed(&place, commit);
         }
         Ok(())
+    }
+
+    fn commit_plan(&self) -> Vec<(Place, Commit)> {
+        let mut plan = self.books.commit_plan();
+        if self.consumer.context().refuses_notes() {
+            for (_, commit) in &mut plan {
+                commit.note.clear();
+            }
+        }
+        plan
     }
 
     fn report(&mut self, turns: &Turns) {
@@ -330,10 +349,14 @@ pub(super) fn headers_of<M: Message>(message: &M) -> Vec<Header> {
     })
 }
 
-pub(super) fn list_of(offsets: &[(Place, NextOffset)]) -> Result<TopicPartitionList, Error> {
-    let mut list = TopicPartitionList::new();
-    for ((topic, partition), offset) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(offset.0))?;
+pub(super) fn list_of(commits: &[(Place, Commit)]) -> Result<TopicPartitionList, Error> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for ((topic, partition), commit) in commits {
+        let mut element = list.add_partition(topic, *partition);
+        element.set_offset(Offset::Offset(commit.offset.0))?;
+        if !commit.note.is_empty() {
+            element.set_metadata(&commit.note);
+        }
     }
     Ok(list)
 }

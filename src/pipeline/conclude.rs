@@ -16,14 +16,13 @@ use super::alerts::Kind;
 use super::deliver::STAGE;
 use super::{Ways, now_ms};
 use crate::attempt::Attempt;
-use crate::delivery::headers::CUSTOMER;
 use crate::delivery::{DeadReason, Delivery, Ending, Waiting};
 use crate::kafka::receipt::SharedReceipt;
 use crate::outbound::shard::{Finish, Submission};
-use crate::record::{Header, Outgoing};
+use crate::record::Outgoing;
 use crate::retry::dead_letter;
 use crate::retry::ladder::{self, Decision};
-use crate::subscription::{Customer, Subscription};
+use crate::subscription::Customer;
 
 const EXHAUSTED: &str = "deliveries have spent all their attempts and are dead letters; `postrider dead-letters replay` sends them again";
 
@@ -46,7 +45,6 @@ impl Ways {
             ),
             Finish::Later(pause, waiting) => {
                 let now = now_ms();
-                let done = receipt.split(1);
                 // What is to be the next probe waits for it; all else of an endpoint that has been down for long waits where it costs nothing.
                 let is_probe = delivery.waiting == Some(Waiting::Probe);
                 if waiting == Waiting::Tripped
@@ -55,10 +53,24 @@ impl Ways {
                 {
                     delivery.due_ms = None;
                     delivery.waiting = Some(waiting);
-                    self.put(&delivery, &self.topics.held, true, STAGE, done);
-                } else {
-                    self.wait(&mut delivery, ladder::after(now, pause), waiting, done);
+                    self.put(&delivery, &self.topics.held, true, STAGE, receipt.split(1));
+                    return;
                 }
+                let due_ms = ladder::after(now, pause);
+                // Told once, or a full lane would tell it at every turn: one write beside the five or so of an overflow.
+                let is_first = delivery.attempts == 0
+                    && matches!(delivery.waiting, None | Some(Waiting::Unknown));
+                let done = if is_first && self.record_attempts {
+                    let done = receipt.split(2);
+                    self.record(
+                        &waiting_record(self, &delivery, waiting, due_ms),
+                        done.clone(),
+                    );
+                    done
+                } else {
+                    receipt.split(1)
+                };
+                self.wait(&mut delivery, due_ms, waiting, done);
             }
             Finish::Attempted(attempt) => {
                 let now = now_ms();
@@ -72,7 +84,8 @@ impl Ways {
                 log(&delivery, &attempt, decision);
                 let done = if self.record_attempts {
                     let done = receipt.split(2);
-                    self.record(&delivery, &webhook, &attempt, decision, done.clone());
+                    let record = attempt_record(self, &delivery, &attempt, decision);
+                    self.record(&record, done.clone());
                     done
                 } else {
                     receipt.split(1)
@@ -95,14 +108,13 @@ impl Ways {
                         }
                         let group = self.group_of(STAGE);
                         let topic = &self.topics.dead_letters;
-                        let mut letter = dead_letter::of_delivery(
+                        let letter = dead_letter::of_delivery(
                             &delivery,
                             reason,
                             &attempt.message,
                             topic,
                             &group,
                         );
-                        name_customer(&mut letter, &webhook);
                         self.bury(letter, reason, done);
                     }
                 }
@@ -123,17 +135,9 @@ impl Ways {
         self.delay(delivery, STAGE, done);
     }
 
-    fn record(
-        &self,
-        delivery: &Delivery,
-        webhook: &Subscription,
-        attempt: &Attempt,
-        decision: Decision,
-        done: SharedReceipt,
-    ) {
-        let record = attempt_record(self, delivery, webhook, attempt, decision);
+    fn record(&self, record: &Outgoing, done: SharedReceipt) {
         self.producer.send(
-            &record,
+            record,
             Box::new(move |written| {
                 if let Err(refused) = written {
                     // The audit trail loses a line; the delivery itself is not at stake.
@@ -142,15 +146,6 @@ impl Ways {
                 done.done();
             }),
         );
-    }
-}
-
-/// A dead letter outlives its webhook, so it says itself whose it is.
-pub(super) fn name_customer(letter: &mut Outgoing, webhook: &Subscription) {
-    if let Some(customer) = &webhook.customer {
-        letter
-            .headers
-            .push(Header::text(CUSTOMER, customer.as_str()));
     }
 }
 
@@ -191,7 +186,6 @@ fn log(delivery: &Delivery, attempt: &Attempt, decision: Decision) {
 fn attempt_record(
     ways: &Ways,
     delivery: &Delivery,
-    webhook: &Subscription,
     attempt: &Attempt,
     decision: Decision,
 ) -> Outgoing {
@@ -203,7 +197,7 @@ fn attempt_record(
     let mut value = json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
-        "customer": webhook.customer.as_ref().map(Customer::as_str),
+        "customer": delivery.customer.as_ref().map(Customer::as_str),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
         "created_at_ms": delivery.created_at_ms,
@@ -261,9 +255,29 @@ pub(super) fn ending_record(
     ending: Ending,
     message: &str,
 ) -> Outgoing {
-    let value = json!({
+    let mut value = unattempted(delivery, message);
+    value["ending"] = ending.as_str().into();
+    outgoing(ways, delivery, &value)
+}
+
+/// The record of a delivery that was put off before its first attempt, so that it can be listed.
+fn waiting_record(ways: &Ways, delivery: &Delivery, waiting: Waiting, due_ms: i64) -> Outgoing {
+    let message = match waiting {
+        Waiting::Gated => "not sent yet: the receiver asked for a pause",
+        Waiting::Tripped => "not sent yet: the receiver is down, and only probes are sent",
+        _ => "not sent yet: the webhook's rate limit or concurrency is used up",
+    };
+    let mut value = unattempted(delivery, message);
+    value["waiting"] = waiting.as_str().into();
+    value["due_ms"] = due_ms.into();
+    outgoing(ways, delivery, &value)
+}
+
+fn unattempted(delivery: &Delivery, message: &str) -> serde_json::Value {
+    json!({
         "delivery_id": delivery.id,
         "webhook_id": delivery.webhook.as_str(),
+        "customer": delivery.customer.as_ref().map(Customer::as_str),
         "event_type": delivery.event_type,
         "source": delivery.source.to_string(),
         "created_at_ms": delivery.created_at_ms,
@@ -271,9 +285,8 @@ pub(super) fn ending_record(
         "attempt": delivery.attempts,
         "started_at_ms": now_ms(),
         "error_message": message,
-        "ending": ending.as_str(),
-    });
-    outgoing(ways, delivery, &value)
+        "ending": null,
+    })
 }
 
 fn outgoing(ways: &Ways, delivery: &Delivery, value: &serde_json::Value) -> Outgoing {

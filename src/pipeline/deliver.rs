@@ -65,14 +65,14 @@ impl Deliver {
                 Some(condition) => format!("the webhook is disabled: {}", condition.reason),
                 None => "the webhook is disabled".to_owned(),
             };
-            return self.bury(&delivery, &webhook, DeadReason::Disabled, &text, receipt);
+            return self.bury(&delivery, DeadReason::Disabled, &text, receipt);
         }
         if is_expired(&delivery, &webhook, now) {
             let text = format!(
                 "waited for longer than max_age_seconds = {}",
                 webhook.max_age_seconds
             );
-            return self.bury(&delivery, &webhook, DeadReason::Expired, &text, receipt);
+            return self.bury(&delivery, DeadReason::Expired, &text, receipt);
         }
         if webhook.paused {
             let topic = &self.ways.topics.held;
@@ -113,22 +113,14 @@ impl Deliver {
         self.ways.delay(&delivery, STAGE, receipt.split(1));
     }
 
-    fn bury(
-        &self,
-        delivery: &Delivery,
-        webhook: &Subscription,
-        reason: DeadReason,
-        message: &str,
-        receipt: Receipt,
-    ) {
-        let mut letter = dead_letter::of_delivery(
+    fn bury(&self, delivery: &Delivery, reason: DeadReason, message: &str, receipt: Receipt) {
+        let letter = dead_letter::of_delivery(
             delivery,
             reason,
             message,
             &self.ways.topics.dead_letters,
             &self.ways.group_of(STAGE),
         );
-        super::conclude::name_customer(&mut letter, webhook);
         self.ways.bury(letter, reason, receipt.split(1));
     }
 }

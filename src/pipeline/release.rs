@@ -14,6 +14,8 @@ use crate::retry::release::{Arrival, Release, Step};
 const STAGE: &str = "release";
 /// Bytes of records that wait out their last mile in memory.
 const NEAR_BYTES: usize = 16 * 1024 * 1024;
+/// How often the ages are shown.
+const SHOW: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 /// What may be on its way to a topic at a time.
 const OPEN_RECORDS: usize = 20_000;
@@ -28,6 +30,7 @@ pub struct Releasing {
     ways: Arc<Ways>,
     release: Release<Due>,
     steps: Vec<Step<Due>>,
+    shown_ms: i64,
 }
 
 impl Releasing {
@@ -37,6 +40,22 @@ impl Releasing {
             ways,
             release: Release::new(NEAR_BYTES),
             steps: Vec::new(),
+            shown_ms: 0,
+        }
+    }
+
+    /// How long the head of each rung has been there; what no metric of Kafka's client tells.
+    fn show(&mut self) {
+        let now_ms = now_ms();
+        if now_ms.saturating_sub(self.shown_ms).unsigned_abs() < SHOW.as_millis() as u64 {
+            return;
+        }
+        self.shown_ms = now_ms;
+        let gauge = &self.ways.metrics.delayed_oldest;
+        gauge.reset();
+        for (rung, since_ms) in self.release.oldest() {
+            let seconds = now_ms.saturating_sub(since_ms).max(0) as f64 / 1000.0;
+            gauge.with_label_values(&[rung.name]).set(seconds);
         }
     }
 
@@ -90,6 +109,7 @@ impl Stage for Releasing {
 
     fn turn(&mut self) {
         self.act();
+        self.show();
     }
 
     fn patience(&self) -> Duration {

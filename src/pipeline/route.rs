@@ -74,7 +74,9 @@ impl Route {
                     .is_some_and(|first| !std::ptr::eq(*first, *candidate)),
                 |_| crate::failpoint::die()
             );
-            let delivery = Delivery::new(record, &event.event_type, &candidate.webhook.id, now_ms);
+            let webhook = &candidate.webhook;
+            let customer = webhook.customer.as_ref();
+            let delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
             let part = receipt.clone();
             match &candidate.filter_fault {
                 None => self

@@ -40,7 +40,13 @@ pub fn delivery(
         payload: Some(body(&event_type, webhook, customer_pointer, now_ms)?),
         headers: Vec::new(),
     };
-    Ok(Delivery::new(&record, &event_type, &webhook.id, now_ms))
+    Ok(Delivery::new(
+        &record,
+        &event_type,
+        &webhook.id,
+        webhook.customer.as_ref(),
+        now_ms,
+    ))
 }
 
 /// An exact type as it stands; for a pattern the first known type that it matches.

@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn an_exhausted_delivery_keeps_bytes_and_says_everything() {
         let webhook = WebhookId::new("wh_a").unwrap();
-        let mut delivery = Delivery::new(&source_record(), "job.failed", &webhook, 5);
+        let mut delivery = Delivery::new(&source_record(), "job.failed", &webhook, None, 5);
         delivery.attempts = 4;
         delivery.last_status = Some(500);
         delivery.due_ms = Some(99);

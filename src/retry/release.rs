@@ -195,6 +195,16 @@ impl<T> Release<T> {
         self.near_bytes = self.near.iter().map(|Reverse(near)| near.bytes).sum();
     }
 
+    /// The record that has been longest on each rung, by when it was put there (Unix milliseconds); rungs with nothing at their heads
+    /// are not among them.
+    pub fn oldest(&self) -> impl Iterator<Item = (&'static Rung, i64)> {
+        RUNGS.iter().filter_map(|rung| {
+            let heads = self.heads.iter().filter(|head| head.arrival.rung == rung);
+            let oldest_ms = heads.map(|head| head.arrival.appended_ms).min()?;
+            Some((rung, oldest_ms))
+        })
+    }
+
     /// How many records are held in memory.
     pub fn held(&self) -> usize {
         self.heads.len() + self.near.len()

@@ -15,7 +15,8 @@ use postrider::history::query::{DeliveryFilter, Scope};
 use postrider::history::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use postrider::history::{Store, store::Kind};
 
-const BATCH: i64 = 500;
+/// As in the writer.
+const BATCH: i64 = 5000;
 const WEBHOOKS: i64 = 1000;
 
 fn change(number: i64) -> Change {
@@ -126,7 +127,7 @@ fn main() {
         store.apply(&batch).unwrap();
         spent += processor_time(started) - before;
         since += batch.len();
-        if since >= 250_000 {
+        if since >= (total as usize / 4).max(1) {
             println!(
                 "{:>9} deliveries: {:.1} µs of CPU each",
                 first + BATCH,

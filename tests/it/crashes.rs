@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, Process, Receiver, Reply, Request, Router, assert_all_arrived, delivery_ids,
+    Cluster, Process, Receiver, Reply, Request, Router, Sent, assert_all_arrived, delivery_ids,
+    eventually,
 };
 
 const EVENTS: usize = 1000;
@@ -96,5 +97,49 @@ fn a_process_that_is_told_to_go_leaves_at_once_and_the_next_one_goes_on_without_
     assert_eq!(assert_all_arrived(&receiver.accepted(), &ids), 0, "copies");
     assert_eq!(receiver.requests().len(), EVENTS + EVENTS / 10);
     process.signal(Signal::SIGINT);
+    assert_eq!(process.terminate().0.code(), Some(0));
+}
+
+/// One partition has a webhook that is slow and one that is fast. The commit cannot pass the slow one's record; what is done behind it is
+/// noted beside the commit.
+#[test]
+fn what_was_delivered_behind_an_unfinished_record_is_not_repeated_after_a_kill() {
+    const FAST: usize = 300;
+    let cluster = Cluster::named("behind");
+    let slow = Receiver::start(|_| Reply::ok().after(Duration::from_secs(8)));
+    let fast = Receiver::start(|_| Reply::ok());
+    let mut router = Router::idle(
+        &cluster,
+        &["events.job", "events.device"],
+        "kafka.dispatch_partitions = 1\n",
+    );
+    router.leaves_work();
+    let types = |kind: &str| json!({"event_types": [kind], "timeout_seconds": 30});
+    router.subscribe("wh_slow", &slow.url("/"), types("device.*"));
+    router.subscribe("wh_fast", &fast.url("/"), types("job.*"));
+    let process = Process::start(router.config_text());
+    let device = json!({"event_type": "device.updated", "customer": 1}).to_string();
+    cluster.produce(&cluster.name("events.device"), &Sent::new(device));
+    eventually("the slow one to be asked", PATIENCE, || {
+        (slow.requests().len() == 1).then_some(())
+    });
+    router.produce("events.job", 0..FAST);
+    fast.wait_for_accepted(FAST, PATIENCE);
+    // Ten times the pause between commits.
+    std::thread::sleep(Duration::from_secs(1));
+    process.kill();
+    let group = format!("{}.deliver", router.config.kafka.group_id);
+    let committed = cluster.committed(&group, &router.topics().dispatch);
+    assert_eq!(
+        committed.into_values().flatten().sum::<i64>(),
+        0,
+        "the commit passed an unfinished record"
+    );
+
+    let process = Process::start(router.config_text());
+    slow.wait_for_accepted(1, PATIENCE);
+    router.wait_until_idle();
+    assert_eq!(fast.accepted().len(), FAST, "what was done is done once");
+    assert_eq!(slow.requests().len(), 2);
     assert_eq!(process.terminate().0.code(), Some(0));
 }

@@ -19,6 +19,7 @@ mod catalog;
 mod chaos;
 mod commands;
 mod crashes;
+mod dashboards;
 mod dead_letters;
 mod delivery;
 mod demo;

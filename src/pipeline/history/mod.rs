@@ -29,9 +29,14 @@ use crate::record::Record;
 
 /// Rows read and not yet written.
 const QUEUE: usize = 2000;
-/// Records of one transaction, and how long the first of them waits for more.
-const BATCH: usize = 500;
+/// Records of one transaction. What a transaction costs is shared by its records: a page is written once for all that changed in it.
+const BATCH: usize = 5000;
+/// What they may take, in bytes: those that failed carry headers and a body.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// How long the first record waits for more; when many came by then, all wait for longer.
 const BATCH_WAIT: Duration = Duration::from_millis(100);
+const MANY: usize = 100;
+const LONGER_BATCH_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -227,7 +232,7 @@ impl Writing {
         let mut batch: Vec<Change> = Vec::with_capacity(BATCH);
         let mut receipts: Vec<Receipt> = Vec::new();
         while !self.stopping.load(Ordering::Acquire) {
-            match gather(fed, &mut batch, &mut receipts) {
+            match gather(fed, &self.stopping, &mut batch, &mut receipts) {
                 Gathered::Some => {
                     let oldest = batch.iter().filter_map(|change| change.written_at_ms).min();
                     let oldest_ms = oldest.unwrap_or_else(now_ms).max(1);
@@ -334,20 +339,39 @@ enum Gathered {
 }
 
 /// Waits for a first record, and briefly for those that come with it.
-fn gather(fed: &Receiver<Fed>, batch: &mut Vec<Change>, receipts: &mut Vec<Receipt>) -> Gathered {
+fn gather(
+    fed: &Receiver<Fed>,
+    stopping: &AtomicBool,
+    batch: &mut Vec<Change>,
+    receipts: &mut Vec<Receipt>,
+) -> Gathered {
+    let mut bytes = 0;
     let mut take = |(change, receipt): Fed| {
+        bytes += change.cost_bytes();
         batch.push(change);
         receipts.extend(receipt);
+        batch.len() < BATCH && bytes < BATCH_BYTES
     };
     match fed.recv_timeout(BATCH_WAIT) {
         Ok(first) => take(first),
         Err(RecvTimeoutError::Timeout) => return Gathered::Nothing,
         Err(RecvTimeoutError::Disconnected) => return Gathered::Over,
-    }
-    let until = Instant::now() + BATCH_WAIT;
-    for _ in 1..BATCH {
-        match fed.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(next) => take(next),
+    };
+    let began = Instant::now();
+    let mut count = 1;
+    while !stopping.load(Ordering::Acquire) {
+        let wait = if count < MANY {
+            BATCH_WAIT
+        } else {
+            LONGER_BATCH_WAIT
+        };
+        match fed.recv_timeout(wait.saturating_sub(began.elapsed())) {
+            Ok(next) => {
+                count += 1;
+                if !take(next) {
+                    break;
+                }
+            }
             Err(_) => break,
         }
     }

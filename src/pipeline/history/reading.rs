@@ -1,34 +1,31 @@
 //! What a record of the topics of the view means as rows: the one place where the forms of attempts, dead letters and held deliveries, which
-//! belong to several stages, meet those of the history. It also says whose a row is (promise 7).
+//! belong to several stages, meet those of the history. Whose a row is, its record says (promise 7):
+//! the catalog is not asked, because it may have changed since, and a rebuild would show one customer what was another's.
 
 use std::sync::Arc;
 
-use crate::delivery::{Delivery, headers};
+use crate::delivery::Delivery;
 use crate::history::rows::{Change, DeadLetterRow, DeliveryRow, Status};
 use crate::history::view;
-use crate::matching::catalog::Catalog;
 use crate::pipeline::topics::Topics;
-use crate::record::{Record, header_text};
+use crate::record::Record;
 use crate::retry::dead_letter::DeadLetter;
-use crate::subscription::{Customer, WebhookId};
 
-/// Reads records as rows. Whose a delivery is, its record says; where it does not, the catalog does.
+/// Reads records as rows. A record that does not say whose it is becomes a row that only those see who may see everything.
 #[derive(Clone)]
 pub struct Reading {
     attempts: Arc<str>,
     dead_letters: Arc<str>,
     held: Arc<str>,
-    catalog: Option<Arc<Catalog>>,
 }
 
 impl Reading {
     /// Of the topics of one router.
-    pub fn new(topics: &Topics, catalog: Option<Arc<Catalog>>) -> Self {
+    pub fn new(topics: &Topics) -> Self {
         Self {
             attempts: Arc::clone(&topics.attempts),
             dead_letters: Arc::clone(&topics.dead_letters),
             held: Arc::clone(&topics.held),
-            catalog,
         }
     }
 
@@ -42,43 +39,33 @@ impl Reading {
         if record.topic == self.attempts {
             view::attempt(&record)
         } else if record.topic == self.held {
-            self.held(&record)
+            Self::held(&record)
         } else {
-            self.dead_letter(record)
+            Self::dead_letter(record)
         }
     }
 
-    fn customer(&self, webhook: &WebhookId) -> Option<String> {
-        let catalog = self.catalog.as_ref()?.now();
-        let customer = catalog.get(webhook)?.customer.clone()?;
-        Some(Customer::as_str(&customer).to_owned())
-    }
-
-    fn held(&self, record: &Record) -> Change {
+    fn held(record: &Record) -> Change {
         let mut change = view::nothing(record);
         if let Ok(delivery) = Delivery::from_record(record) {
             let at_ms = record.timestamp_ms.unwrap_or(delivery.created_at_ms);
-            let customer = self.customer(&delivery.webhook);
             let message =
                 "held because its webhook is paused; resume the webhook to send it".to_owned();
             change.delivery = Some(DeliveryRow {
                 error_message: Some(message),
-                ..row_of(delivery, Status::Held, at_ms, customer)
+                ..row_of(delivery, Status::Held, at_ms)
             });
         }
         change
     }
 
-    fn dead_letter(&self, record: Record) -> Change {
+    fn dead_letter(record: Record) -> Change {
         let mut change = view::nothing(&record);
         let letter = DeadLetter::from_record(record);
         // A record that never was a delivery keeps its producer's headers, which may say anything.
         let is_ours = letter.reason != "undecodable" && letter.reason != "foreign";
         let delivery = letter.delivery.filter(|_| is_ours);
-        let said = header_text(&letter.record.headers, headers::CUSTOMER).map(str::to_owned);
-        let customer = delivery
-            .as_ref()
-            .and_then(|delivery| said.or_else(|| self.customer(&delivery.webhook)));
+        let customer = delivery.as_ref().and_then(customer_of);
         let replayable = delivery.is_some() && letter.full_bytes.is_none();
         change.dead_letter = Some(DeadLetterRow {
             topic: letter.place.topic.to_string(),
@@ -86,7 +73,7 @@ impl Reading {
             offset: letter.place.offset,
             delivery_id: delivery.as_ref().map(|delivery| delivery.id.clone()),
             webhook: letter.webhook.filter(|_| is_ours),
-            customer: customer.clone(),
+            customer,
             event_type: letter.event_type,
             reason: letter.reason.clone(),
             message: letter.message.clone(),
@@ -102,24 +89,24 @@ impl Reading {
                 reason: Some(letter.reason),
                 error_message: Some(letter.message),
                 last_status,
-                ..row_of(delivery, Status::Failed, letter.died_at_ms, customer)
+                ..row_of(delivery, Status::Failed, letter.died_at_ms)
             });
         }
         change
     }
 }
 
-fn row_of(
-    delivery: Delivery,
-    status: Status,
-    updated_at_ms: i64,
-    customer: Option<String>,
-) -> DeliveryRow {
+fn customer_of(delivery: &Delivery) -> Option<String> {
+    let customer = delivery.customer.as_ref()?;
+    Some(customer.as_str().to_owned())
+}
+
+fn row_of(delivery: Delivery, status: Status, updated_at_ms: i64) -> DeliveryRow {
     DeliveryRow {
+        customer: customer_of(&delivery),
         source: delivery.source.to_string(),
         id: delivery.id,
         webhook: delivery.webhook.as_str().to_owned(),
-        customer,
         event_type: delivery.event_type,
         created_at_ms: delivery.created_at_ms,
         updated_at_ms,
@@ -130,5 +117,90 @@ fn row_of(
         error_message: None,
         replay_id: delivery.replay_id,
         reason: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{DeadReason, headers};
+    use crate::record::{Header, Outgoing, SourceOffset};
+    use crate::retry::dead_letter;
+    use crate::subscription::{Customer, WebhookId};
+
+    fn reading() -> Reading {
+        Reading {
+            attempts: "attempts".into(),
+            dead_letters: "dead-letters".into(),
+            held: "held".into(),
+        }
+    }
+
+    fn read(written: Outgoing) -> Record {
+        Record {
+            topic: written.topic,
+            partition: 0,
+            offset: SourceOffset(4),
+            timestamp_ms: Some(5000),
+            key: written.key,
+            payload: written.payload,
+            headers: written.headers,
+        }
+    }
+
+    fn source() -> Record {
+        Record {
+            topic: "events.job".into(),
+            partition: 0,
+            offset: SourceOffset(1),
+            timestamp_ms: Some(1000),
+            key: None,
+            payload: Some("{}".into()),
+            headers: vec![Header::text(headers::CUSTOMER, "forged")],
+        }
+    }
+
+    fn delivery(customer: Option<&str>) -> Delivery {
+        let webhook = WebhookId::new("wh_a").unwrap();
+        let customer = customer.map(Customer::new);
+        Delivery::new(&source(), "job.failed", &webhook, customer.as_ref(), 2000)
+    }
+
+    fn customers(written: Outgoing) -> (Option<String>, Option<String>) {
+        let change = reading().change(read(written));
+        (
+            change.delivery.and_then(|row| row.customer),
+            change.dead_letter.and_then(|row| row.customer),
+        )
+    }
+
+    #[test]
+    fn whose_a_held_or_dead_delivery_is_its_own_record_says() {
+        for wanted in [Some("7"), None] {
+            let delivery = delivery(wanted);
+            let wanted = wanted.map(str::to_owned);
+            let held = customers(delivery.to_record(&"held".into(), true));
+            assert_eq!(held, (wanted.clone(), None));
+            let letter = dead_letter::of_delivery(
+                &delivery,
+                DeadReason::Exhausted,
+                "why",
+                &"dead-letters".into(),
+                "group",
+            );
+            assert_eq!(customers(letter), (wanted.clone(), wanted));
+        }
+    }
+
+    #[test]
+    fn an_undecodable_record_cannot_name_its_customer() {
+        let letter = dead_letter::of_record(
+            &source(),
+            DeadReason::Undecodable,
+            "why",
+            &"dead-letters".into(),
+            "group",
+        );
+        assert_eq!(customers(letter), (None, None));
     }
 }

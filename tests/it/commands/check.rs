@@ -31,7 +31,7 @@ fn a_cluster_in_order_passes_and_a_new_one_gets_warnings_but_no_topics() {
     let (output, lines) = check(&setting);
     assert_eq!(output.code, 0, "{}", output.stderr);
     assert_eq!(line(&lines, "topics").0, "warning");
-    assert!(line(&lines, "topics").1.starts_with("18 of 18 are missing"));
+    assert!(line(&lines, "topics").1.starts_with("19 of 19 are missing"));
     assert_eq!(line(&lines, "sources").0, "warning");
     assert!(
         line(&lines, "sources")

@@ -4,6 +4,7 @@ mod check;
 mod emit;
 mod explain;
 mod listen;
+mod machine;
 mod sign;
 mod subscriptions;
 mod topics;

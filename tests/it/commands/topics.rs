@@ -20,16 +20,16 @@ fn what_is_missing_is_shown_and_then_created_once() {
     let setting = Setting::of(&config_text(&cluster, &["events.job"], ""));
 
     let planned = states(&setting.json(&["topics", "plan"]));
-    assert_eq!(planned.len(), 18);
+    assert_eq!(planned.len(), 19);
     assert!(planned.iter().all(|(_, state)| state == "missing"));
     let text = setting.run(&["topics", "plan"]);
     assert!(
-        text.stdout.contains("18 of 18 topics are missing"),
+        text.stdout.contains("19 of 19 topics are missing"),
         "{}",
         text.stdout
     );
     let commands = setting.run(&["topics", "plan", "--commands"]);
-    assert_eq!(commands.stdout.lines().count(), 18);
+    assert_eq!(commands.stdout.lines().count(), 19);
     assert!(
         commands
             .stdout
@@ -41,7 +41,7 @@ fn what_is_missing_is_shown_and_then_created_once() {
     let created = setting.run(&["topics", "apply"]);
     assert_eq!(created.code, 0, "{}", created.stderr);
     assert!(
-        created.stdout.ends_with("18 created, 0 were there\n"),
+        created.stdout.ends_with("19 created, 0 were there\n"),
         "{}",
         created.stdout
     );
@@ -50,7 +50,7 @@ fn what_is_missing_is_shown_and_then_created_once() {
     assert_eq!(cluster.topics(), names);
 
     let again = states(&setting.json(&["topics", "apply"]));
-    assert_eq!(again.len(), 18);
+    assert_eq!(again.len(), 19);
     assert!(again.iter().all(|(_, state)| state == "good"), "{again:?}");
 }
 
@@ -63,7 +63,7 @@ fn a_topic_that_differs_is_left_alone_and_the_command_that_changes_it_is_shown()
     let applied = setting.run(&["topics", "apply"]);
     assert_eq!(applied.code, 0, "{}", applied.stderr);
     for text in [
-        "17 created, 1 were there".to_owned(),
+        "18 created, 1 were there".to_owned(),
         format!("{dispatch} is not as planned:"),
         "retention.ms is 1000, planned 604800000".to_owned(),
         "partitions is 2, planned 6".to_owned(),

@@ -399,10 +399,11 @@ impl Cluster {
     fn watermarks(&self, consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
         let partitions = self.partitions(topic);
         assert!(!partitions.is_empty(), "there is no topic {topic}");
+        // A topic that was made just now is shown before its leaders lead.
         let of = |partition| {
-            consumer
-                .fetch_watermarks(topic, partition, PATIENCE)
-                .expect("watermarks")
+            eventually("the watermarks", PATIENCE, || {
+                consumer.fetch_watermarks(topic, partition, PATIENCE).ok()
+            })
         };
         partitions
             .into_iter()

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use postrider::app::Stages;
 use postrider::history::query::{DeliveryFilter, Scope};
-use postrider::history::rows::Status;
+use postrider::history::rows::{Change, Status};
+use postrider::subscription::Customer;
 use serde_json::json;
 
+use super::queries::{change, delivery};
 use super::{Base, OwnServer, SOON, everything, on_both};
 use crate::harness::{Cluster, Receiver, Router, delivery_ids, eventually, get};
 
 on_both! {
     every_ending_is_told_and_a_rebuild_tells_the_same
     a_restart_goes_on_where_the_rows_end
+    what_is_put_off_before_its_first_attempt_is_listed_as_pending
+    a_running_router_forgets_what_is_older_than_its_retention
 }
 
 /// The binary, with a router's configuration.
@@ -84,15 +88,20 @@ fn every_ending_is_told_and_a_rebuild_tells_the_same(base: &Base) {
     let retrying = delivery_ids(&events, "wh_slow").remove(0);
     let told = store.delivery(&mine, &retrying).unwrap().unwrap();
     assert!(told.delivery.next_attempt_at_ms > Some(told.delivery.updated_at_ms + 3_000_000));
-    // Whose a held delivery is, too.
+    // Whose a held delivery is, too; and it stays theirs when its webhook changes hands.
     let held = delivery_ids(&events, "wh_paused").remove(0);
     assert!(store.delivery(&mine, &held).unwrap().is_some());
 
+    router.change("wh_paused", |webhook| {
+        webhook.customer = Some(Customer::new("2"));
+    });
     let live = everything(store);
     assert_eq!((live.0.len(), live.1.len()), (12, 3));
     let said = postrider(&router, &["history", "rebuild"]);
     assert!(said.contains("made anew from"), "{said}");
     assert_eq!(everything(store), live);
+    assert!(store.delivery(&mine, &held).unwrap().is_some());
+    assert_eq!(store.delivery(&theirs, &held).unwrap(), None);
 
     let list = postrider(
         &router,
@@ -137,6 +146,61 @@ fn a_restart_goes_on_where_the_rows_end(base: &Base) {
         (20..30).contains(&written),
         "{written} records were written"
     );
+    router.assert_every_delivery_has_one_ending();
+}
+
+fn what_is_put_off_before_its_first_attempt_is_listed_as_pending(base: &Base) {
+    let cluster = Cluster::named("history-pending");
+    let receiver = Receiver::answering(200);
+    let mut router = Router::start(&cluster, &["events.job"], &base.config());
+    let fields = json!({"rate_limit": {"requests": 1, "per_seconds": 3600, "burst": 1}});
+    router.subscribe("wh_slow", &receiver.url("/"), fields);
+    let events = router.produce("events.job", 0..4);
+    // A lane begins with an empty bucket: the first of them waits for an hour, too.
+    wait_for(&router, Status::Pending, 4);
+    let store = router.app().history().unwrap();
+    let pending: Vec<_> = delivery_ids(&events, "wh_slow")
+        .into_iter()
+        .filter_map(|id| {
+            store
+                .delivery(&Scope::Customer("1".to_owned()), &id)
+                .unwrap()
+        })
+        .filter(|told| told.delivery.status == Status::Pending)
+        .collect();
+    assert_eq!(pending.len(), 4);
+    for told in pending {
+        assert!(told.attempts.is_empty());
+        assert!(told.delivery.next_attempt_at_ms > Some(told.delivery.created_at_ms));
+        let message = told.delivery.error_message.unwrap();
+        assert!(message.contains("rate limit"), "{message}");
+    }
+    router.leaves_work();
+}
+
+fn a_running_router_forgets_what_is_older_than_its_retention(base: &Base) {
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let days_ago = |days: i64| now_ms - days * 86_400_000;
+    let store = base.store();
+    let rows: Vec<Change> = (0..1300)
+        .map(|number| {
+            // More than a batch of retention, and a few that are young enough.
+            let days = if number < 1290 { 31 } else { 29 };
+            let mut row = delivery(number, Status::Success);
+            row.created_at_ms = days_ago(days);
+            change(number, row)
+        })
+        .collect();
+    store.apply(&rows).unwrap();
+    drop(store);
+    let cluster = Cluster::named("history-retention");
+    let receiver = Receiver::answering(200);
+    let config = format!("{}history.retention_days = 30\n", base.config());
+    let router = Router::start(&cluster, &["events.job"], &config);
+    router.subscribe("wh_a", &receiver.url("/"), json!({}));
+    router.produce("events.job", 0..5);
+    wait_for(&router, Status::Success, 15);
+    assert!(router.metric("postrider_history_bytes") > 0.0);
     router.assert_every_delivery_has_one_ending();
 }
 

@@ -1,5 +1,6 @@
 //! The history on both databases: the same test body, once on SQLite in a temporary folder and once on a real PostgreSQL.
 
+mod identity;
 mod live;
 mod queries;
 

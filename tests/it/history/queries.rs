@@ -16,7 +16,7 @@ on_both! {
     hostile_texts_are_stored_and_found_as_they_are
 }
 
-fn delivery(number: i64, status: Status) -> DeliveryRow {
+pub(super) fn delivery(number: i64, status: Status) -> DeliveryRow {
     DeliveryRow {
         id: format!("dlv_{number:04}"),
         webhook: "wh_a".to_owned(),
@@ -35,7 +35,7 @@ fn delivery(number: i64, status: Status) -> DeliveryRow {
     }
 }
 
-fn change(offset: i64, delivery: DeliveryRow) -> Change {
+pub(super) fn change(offset: i64, delivery: DeliveryRow) -> Change {
     Change {
         place: Place {
             topic: "attempts".into(),

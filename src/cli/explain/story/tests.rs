@@ -27,7 +27,13 @@ fn delivery() -> Delivery {
         payload: Some(Bytes::from_static(b"{}")),
         headers: vec![],
     };
-    Delivery::new(&record, "job.failed", &WebhookId::new("wh_a").unwrap(), 0)
+    Delivery::new(
+        &record,
+        "job.failed",
+        &WebhookId::new("wh_a").unwrap(),
+        None,
+        0,
+    )
 }
 
 fn appended(outgoing: Outgoing, at_ms: i64) -> Record {
