@@ -17,7 +17,7 @@ pub(super) fn check(config: &Config, report: &mut Report) -> Answer {
         "telemetry",
         "web.telemetry_listen",
         telemetry,
-        |at| is_ours(at),
+        is_ours,
     ))?;
     if let Some(api) = config.web.listen {
         // The router that has the one has the other.
