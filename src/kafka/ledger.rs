@@ -16,7 +16,7 @@ use crate::record::{NextOffset, SourceOffset};
 pub struct Commit {
     /// Everything below is finished.
     pub offset: NextOffset,
-    /// What is finished above it, as a note that Kafka keeps beside the offset ([`Finished`]).
+    /// What is finished above it, as a note that Kafka keeps beside the offset (`finished`).
     pub note: String,
 }
 

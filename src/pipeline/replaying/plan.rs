@@ -42,7 +42,7 @@ pub struct Order {
 pub struct Counts {
     pub total: u64,
     pub by_reason: BTreeMap<String, u64>,
-    /// Beyond [`MOST_WORDS`] the rest is one word.
+    /// Beyond `MOST_WORDS` the rest is one word.
     pub by_webhook: BTreeMap<String, u64>,
     pub by_event_type: BTreeMap<String, u64>,
     /// By the last answer's status; `none` where there was no answer.
