@@ -12,13 +12,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn an_instance_that_comes_and_one_that_goes_under_load_lose_and_repeat_nothing() {
-    const EVENTS: usize = 500;
+    const EVENTS: usize = 1000;
     let cluster = Cluster::named("fleet");
     let names: Vec<String> = (0..8).map(|n| format!("wh_{n}")).collect();
     let receiver = Receiver::start(|_| Reply::ok().after(Duration::from_millis(50)));
     let mut router = Router::idle(&cluster, &["events.job"], "");
     for name in &names {
-        // About four seconds for each, alone.
+        // About eight seconds for each, alone.
         router.subscribe(name, &receiver.url("/"), json!({"max_concurrency": 6}));
     }
     router.add_instance(Stages::ALL);

@@ -57,7 +57,7 @@ pub fn everything(cluster: &Cluster) -> Vec<Right> {
     for name in ["alerts", "audit"] {
         add("topic", format!("postrider.{name}"), &[WRITE, CONFIGS]);
     }
-    for stage in ["route", "deliver", "release", "held"] {
+    for stage in ["route", "deliver", "release", "held", "replays"] {
         add("group", format!("postrider.{stage}"), &[READ]);
     }
     add("group", "postrider.none".to_owned(), &[DESCRIBE]);
@@ -75,7 +75,7 @@ fn check_names_each_right_that_is_missing_and_the_command_that_grants_it() {
         .iter()
         .filter(|right| !right.name.contains("delay.") || right.name.ends_with(".1m"))
         .collect();
-    assert_eq!(removed.len(), 2 + 6 * 3 + 3 + 2 * 2 + 4 + 1);
+    assert_eq!(removed.len(), 2 + 6 * 3 + 3 + 2 * 2 + 5 + 1);
     let mut users = Vec::new();
     for (number, without) in removed.into_iter().enumerate() {
         let user = format!("without-{number}");
