@@ -142,10 +142,10 @@ impl Books {
         }
     }
 
-    pub(super) fn commit_plan(&self) -> Vec<(Place, Commit)> {
+    pub(super) fn commit_plan(&self, notes: bool) -> Vec<(Place, Commit)> {
         self.pages
             .iter()
-            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan()?)))
+            .filter_map(|(place, page)| Some((place.clone(), page.ledger.commit_plan(notes)?)))
             .collect()
     }
 
@@ -217,9 +217,9 @@ mod tests {
 
         old.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Unknown);
-        assert_eq!(books.commit_plan(), vec![(place.clone(), plain(5))]);
+        assert_eq!(books.commit_plan(true), vec![(place.clone(), plain(5))]);
         new.settle();
         assert_eq!(books.settle(settlements.recv().unwrap()), Settled::Advanced);
-        assert_eq!(books.commit_plan(), vec![(place, plain(6))]);
+        assert_eq!(books.commit_plan(true), vec![(place, plain(6))]);
     }
 }

@@ -122,13 +122,17 @@ impl Ledger {
 
     /// The lowest unfinished offset, or one past the last received when nothing is open, with what is finished above it: what may be
     /// committed now. `None` while nothing was received, or when it is committed already. Planning changes nothing, so a
-    /// commit that fails is planned again.
-    pub fn commit_plan(&self) -> Option<Commit> {
+    /// commit that fails is planned again. Without `notes` only the offset counts, for a cluster that keeps none.
+    pub fn commit_plan(&self, notes: bool) -> Option<Commit> {
         let frontier = match self.entries.front() {
             Some(entry) => NextOffset(entry.offset.0),
             None => self.end?,
         };
-        let note = self.finished_above().to_note(frontier);
+        let note = if notes {
+            self.finished_above().to_note(frontier)
+        } else {
+            String::new()
+        };
         let is_news = self.committed.as_ref().is_none_or(|committed| {
             frontier > committed.offset || (frontier == committed.offset && note != committed.note)
         });
@@ -201,20 +205,20 @@ mod tests {
         for offset in [11, 12, 15, 19] {
             first.settle(SourceOffset(offset));
         }
-        let left = first.commit_plan();
+        let left = first.commit_plan(true);
         let mut second = Ledger::new(left.clone());
-        assert_eq!(second.commit_plan(), None);
+        assert_eq!(second.commit_plan(true), None);
         assert_eq!(second.open(SourceOffset(10), NOW), Opened::Fresh);
         assert_eq!(second.open(SourceOffset(11), NOW), Opened::Finished);
         assert_eq!(
-            second.commit_plan(),
+            second.commit_plan(true),
             None,
             "nothing is new, and what was not read yet is not forgotten"
         );
         assert_eq!(second.settle(SourceOffset(11)), Settled::Unknown);
         assert_eq!(second.open_count(), 1);
         second.settle(SourceOffset(10));
-        let plan = second.commit_plan().unwrap();
+        let plan = second.commit_plan(true).unwrap();
         assert_eq!(plan.offset, NextOffset(12));
         let third = Ledger::new(Some(plan)).inherited;
         let kept: Vec<i64> = (0..30)
@@ -222,7 +226,7 @@ mod tests {
             .collect();
         assert_eq!(kept, [12, 15, 19]);
         assert_eq!(second.open(SourceOffset(12), NOW), Opened::Finished);
-        assert_eq!(second.commit_plan().unwrap().offset, NextOffset(13));
+        assert_eq!(second.commit_plan(true).unwrap().offset, NextOffset(13));
     }
 
     #[test]
@@ -231,12 +235,12 @@ mod tests {
         for offset in 5..8 {
             ledger.open(SourceOffset(offset), NOW);
         }
-        assert_eq!(ledger.commit_plan(), None);
+        assert_eq!(ledger.commit_plan(true), None);
         ledger.settle(SourceOffset(7));
-        let plan = ledger.commit_plan().unwrap();
+        let plan = ledger.commit_plan(true).unwrap();
         assert_eq!(plan.offset, NextOffset(5));
         ledger.confirm_committed(plan);
-        assert_eq!(ledger.commit_plan(), None);
+        assert_eq!(ledger.commit_plan(true), None);
     }
 
     #[test]
@@ -247,7 +251,7 @@ mod tests {
         }
         assert_eq!(ledger.settle(SourceOffset(14)), Settled::Noted);
         assert_eq!(ledger.settle(SourceOffset(11)), Settled::Noted);
-        let plan = ledger.commit_plan().unwrap();
+        let plan = ledger.commit_plan(true).unwrap();
         assert_eq!(plan.offset, NextOffset(10));
         let next = Ledger::new(Some(plan)).inherited;
         assert!(next.contains(SourceOffset(11)) && next.contains(SourceOffset(14)));
@@ -256,7 +260,7 @@ mod tests {
             "what was never received is not finished"
         );
         assert_eq!(ledger.settle(SourceOffset(10)), Settled::Advanced);
-        assert_eq!(ledger.commit_plan(), plain(15));
+        assert_eq!(ledger.commit_plan(true), plain(15));
         assert_eq!(ledger.open_count(), 0);
     }
 
@@ -264,12 +268,12 @@ mod tests {
     fn a_failed_commit_is_planned_again_and_a_confirmed_one_is_not() {
         let mut ledger = Ledger::new(plain(5));
         ledger.open(SourceOffset(5), NOW);
-        assert_eq!(ledger.commit_plan(), None);
+        assert_eq!(ledger.commit_plan(true), None);
         ledger.settle(SourceOffset(5));
-        assert_eq!(ledger.commit_plan(), plain(6));
-        assert_eq!(ledger.commit_plan(), plain(6));
+        assert_eq!(ledger.commit_plan(true), plain(6));
+        assert_eq!(ledger.commit_plan(true), plain(6));
         ledger.confirm_committed(plain(6).unwrap());
-        assert_eq!(ledger.commit_plan(), None);
+        assert_eq!(ledger.commit_plan(true), None);
     }
 
     #[test]
@@ -313,7 +317,7 @@ mod tests {
                     let settled = ledger.settle(SourceOffset(offset));
                     prop_assert_eq!(settled == Settled::Unknown, was);
                 }
-                prop_assert_eq!(ledger.commit_plan().map(|commit| commit.offset.0), model.frontier());
+                prop_assert_eq!(ledger.commit_plan(true).map(|commit| commit.offset.0), model.frontier());
                 prop_assert_eq!(ledger.open_count(), model.0.values().filter(|finished| !**finished).count());
             }
         }
@@ -341,7 +345,7 @@ mod tests {
                             finished.insert(offset);
                         }
                     }
-                    6 => if let Some(plan) = ledger.commit_plan() {
+                    6 => if let Some(plan) = ledger.commit_plan(true) {
                         ledger.confirm_committed(plan.clone());
                         committed = Some(plan);
                         durable.extend(finished.iter().copied());

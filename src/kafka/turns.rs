@@ -223,16 +223,16 @@ impl Life {
             return Ok(());
         }
         self.commit_due = turns.now() + COMMIT_INTERVAL;
-        let plan = self.commit_plan();
-        if !plan.is_empty() && turns.settings.keeps_place {
+        let plan = self.commit_plan(turns);
+        if !plan.is_empty() {
             self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
         }
         Ok(())
     }
 
     pub(super) fn commit_now(&mut self, turns: &Turns) -> Result<(), Error> {
-        let plan = self.commit_plan();
-        if plan.is_empty() || !turns.settings.keeps_place {
+        let plan = self.commit_plan(turns);
+        if plan.is_empty() {
             return Ok(());
         }
         if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
@@ -249,14 +249,12 @@ impl Life {
         Ok(())
     }
 
-    fn commit_plan(&self) -> Vec<(Place, Commit)> {
-        let mut plan = self.books.commit_plan();
-        if self.consumer.context().refuses_notes() {
-            for (_, commit) in &mut plan {
-                commit.note.clear();
-            }
+    fn commit_plan(&self, turns: &Turns) -> Vec<(Place, Commit)> {
+        if !turns.settings.keeps_place {
+            return Vec::new();
         }
-        plan
+        self.books
+            .commit_plan(!self.consumer.context().refuses_notes())
     }
 
     fn report(&mut self, turns: &Turns) {
