@@ -10,7 +10,7 @@ use crate::kafka::settings::Connection;
 use crate::kafka::start::Start;
 use crate::outbound::breaker::{LAST_PROBE, Patience};
 use crate::outbound::budget::Budget;
-use crate::outbound::notice::{Recall, Report};
+use crate::outbound::notice::{KeepsUp, Recall, Report};
 use crate::outbound::shard::Conclude;
 use crate::outbound::{self, Outbound};
 use crate::pipeline::Ways;
@@ -149,6 +149,11 @@ impl Starter<'_> {
             Arc::new(move |webhook, notice, signs| ways.noticed(webhook, notice, signs));
         let ways = Arc::clone(self.ways);
         let recall: Recall = Arc::new(move |webhook| ways.recalled(webhook));
+        let (ways, most) = (
+            Arc::clone(self.ways),
+            2 * self.config.intake.max_open_events,
+        );
+        let keeps_up: KeepsUp = Arc::new(move || ways.producer.waiting() < most);
         let settings = outbound::Settings {
             shards: if outbound.shards == 0 {
                 cores.saturating_sub(1).max(1)
@@ -163,6 +168,7 @@ impl Starter<'_> {
             disable_after: Duration::from_secs(outbound.disable_after_seconds),
             report,
             recall,
+            keeps_up,
             connect_timeout: Duration::from_secs(outbound.connect_timeout_seconds),
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),

@@ -26,7 +26,9 @@ pub struct Intake {
     pub start: Start,
     /// JSON pointer to the customer in an event; empty: events have none.
     pub customer_pointer: String,
-    /// Events of one instance that are read and not yet settled.
+    /// Records of one instance that may wait for Kafka's acknowledgement before no more events are read; at twice as many no request is
+    /// begun. What was done and is not committed when a session is lost is done again by the next owner, so this bounds how
+    /// much. At 10 ms for an acknowledgement 500 allow 50,000 a second.
     pub max_open_events: usize,
 }
 
@@ -43,7 +45,7 @@ impl Default for Intake {
             .to_vec(),
             start: Start::Latest,
             customer_pointer: "/customer".to_owned(),
-            max_open_events: 10_000,
+            max_open_events: 500,
         }
     }
 }

@@ -283,7 +283,7 @@ impl Life {
             };
             wait = Duration::ZERO;
             match polled {
-                Ok(message) => receive(&mut self.books, turns, &message),
+                Ok(message) => receive(&mut self.books, &self.heartbeat, turns, &message),
                 Err(failure) => return tell(turns.settings.stage, failure),
             }
             if !turns.stage.admits() {
@@ -300,7 +300,7 @@ impl Life {
                 match strand.queue.poll(Duration::ZERO) {
                     None => break,
                     Some(Ok(message)) => {
-                        receive(&mut self.books, turns, &message);
+                        receive(&mut self.books, &self.heartbeat, turns, &message);
                         read += 1;
                     }
                     Some(Err(failure)) => tell(turns.settings.stage, failure)?,
@@ -316,7 +316,7 @@ impl Life {
         match self.consumer.poll(wait) {
             None => Ok(()),
             Some(Ok(message)) => {
-                receive(&mut self.books, turns, &message);
+                receive(&mut self.books, &self.heartbeat, turns, &message);
                 Ok(())
             }
             Some(Err(failure)) => tell(turns.settings.stage, failure),
@@ -324,7 +324,16 @@ impl Life {
     }
 }
 
-fn receive(books: &mut Books, turns: &mut Turns, message: &BorrowedMessage<'_>) {
+fn receive(
+    books: &mut Books,
+    heartbeat: &Heartbeat,
+    turns: &mut Turns,
+    message: &BorrowedMessage<'_>,
+) {
+    // What was fetched before a sleep is somebody else's by now; the next turn joins anew.
+    if !heartbeat.is_recent() {
+        return;
+    }
     let offset = SourceOffset(message.offset());
     let opened = books.open(
         message.topic(),

@@ -93,8 +93,10 @@ pub struct Lane<T> {
     latency: Duration,
     /// When the last request ended or, with none since, the first of those in flight began.
     quiet_since: Duration,
-    /// The end of the slots that were given to items that did not fit (without a limiter).
+    /// The latest slot that was given to an item that did not fit (without a limiter).
     reserved_until: Duration,
+    /// Since when items have not fitted without a break.
+    behind_since: Duration,
 }
 
 impl<T> Lane<T> {
@@ -111,6 +113,7 @@ impl<T> Lane<T> {
             latency: FIRST_LATENCY,
             quiet_since: now,
             reserved_until: now,
+            behind_since: now,
         }
     }
 
@@ -197,6 +200,10 @@ impl<T> Lane<T> {
     }
 
     /// The next free slot, as a pause from now.
+    ///
+    /// Without a limit the pace is an estimate, and an estimate is trusted for as long as it has held: slots reach twice as far ahead as
+    /// the lane has been behind, and then begin anew at the nearest. So a hiccup of seconds puts nothing off for minutes, and what waits
+    /// for an endpoint that stays slow comes back ever more rarely (a delivery is put off a logarithmic number of times).
     fn reserve(&mut self, now: Duration) -> Duration {
         let waiting = self.queue.len();
         if let Some(limiter) = &mut self.limiter {
@@ -205,8 +212,15 @@ impl<T> Lane<T> {
         let interval = (self.latency / self.window.size())
             .clamp(Duration::from_micros(10), Duration::from_secs(1));
         // How long a silence lasts says when to try again, not how far apart: spread over it, a stall of a second would cost minutes.
-        let pause = HORIZON.max(self.silence(now) * 2);
-        let slot = self.reserved_until.max(now + pause) + interval;
+        let nearest = now + HORIZON.max(self.silence(now) * 2);
+        if self.reserved_until <= now {
+            self.behind_since = now;
+        }
+        let foresight = HORIZON.max(now.saturating_sub(self.behind_since) * 2);
+        let mut slot = self.reserved_until.max(nearest) + interval;
+        if slot > nearest + foresight {
+            slot = nearest + interval;
+        }
         self.reserved_until = slot;
         slot - now
     }
@@ -441,6 +455,38 @@ mod tests {
         assert!(back.len() > 9_000);
         let soon = |pause: &Duration| (6 * S..8 * S).contains(pause);
         assert!(back.iter().all(|(_, pause, _)| soon(pause)));
+    }
+
+    #[test]
+    fn a_slowness_is_planned_for_as_long_as_it_has_lasted() {
+        let mut lane: Lane<u32> = Lane::new(4, Patience::default(), Duration::ZERO);
+        let took = Duration::from_secs(9);
+        let mut now = took;
+        lane.ended(
+            Answer {
+                took,
+                ..Answer::default()
+            },
+            now,
+        );
+        let mut farthest = |now| {
+            (0..2000)
+                .filter_map(|item| match lane.offer(item, Arrival::Fresh, now) {
+                    Admission::Later(_, pause, _) => Some(pause),
+                    Admission::Queued => None,
+                })
+                .max()
+                .unwrap()
+        };
+        assert!(farthest(now) <= 2 * HORIZON, "one slow answer");
+        for _ in 0..100 {
+            now += Duration::from_secs(1);
+            let pause = farthest(now);
+            assert!(pause <= 2 * HORIZON + 2 * (now - took), "{pause:?}");
+        }
+        assert!(farthest(now) >= Duration::from_secs(150), "slow for long");
+        now += Duration::from_secs(300);
+        assert!(farthest(now) <= 2 * HORIZON, "another slowness");
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use breaker::Standings;
 use guard::Guard;
 use http::Client;
-use notice::{Recall, Report};
+use notice::{KeepsUp, Recall, Report};
 use shard::{Conclude, Order, ShardSettings, Submission};
 
 /// Our own faults: the process does not start.
@@ -61,6 +61,7 @@ pub struct Settings {
     pub disable_after: Duration,
     pub report: Report,
     pub recall: Recall,
+    pub keeps_up: KeepsUp,
     pub connect_timeout: Duration,
     /// Kept of a response.
     pub response_body_bytes: usize,
@@ -117,6 +118,7 @@ impl Outbound {
                 disable_after: settings.disable_after,
                 report: Arc::clone(&settings.report),
                 recall: Arc::clone(&settings.recall),
+                keeps_up: Arc::clone(&settings.keeps_up),
                 labelled_webhooks: settings.labelled_webhooks.div_ceil(count),
                 standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),

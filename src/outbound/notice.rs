@@ -48,6 +48,9 @@ pub struct Signs {
 pub type Report = Arc<dyn Fn(&Subscription, Notice, &Signs) + Send + Sync>;
 /// What is remembered of a webhook's endpoint from before the lane was opened.
 pub type Recall = Arc<dyn Fn(&Subscription) -> Signs + Send + Sync>;
+/// Asked before every request: whether what becomes of requests is written down as fast as they are made. What is not written down is
+/// repeated when the session is lost or the process dies, so that this bounds how much.
+pub type KeepsUp = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Signs {
     /// Takes in the end of a request: whether it was delivered or failed. `transition` is the breaker's, `is_passing` its state afterwards; `give_up_after` of zero means never.

@@ -17,7 +17,7 @@ use super::budget::Charge;
 use super::http::Client;
 use super::lane::{Admission, Arrival, Lane, Turn};
 use super::limiter::Limiter;
-use super::notice::{Recall, Report, Signs};
+use super::notice::{KeepsUp, Recall, Report, Signs};
 use super::request::Endpoint;
 use crate::attempt::{Attempt, Outcome};
 use crate::delivery::{Delivery, Waiting};
@@ -32,6 +32,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// assignment's beginning.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const ORDERS_AT_ONCE: usize = 256;
+/// When to ask again whether Kafka keeps up.
+const FEED_AGAIN: Duration = Duration::from_millis(5);
 
 /// A delivery that is to be attempted, with the duty that hangs on it.
 pub struct Submission {
@@ -70,6 +72,7 @@ pub(super) struct ShardSettings {
     pub disable_after: Duration,
     pub report: Report,
     pub recall: Recall,
+    pub keeps_up: KeepsUp,
     /// How many webhooks may have metrics of their own.
     pub labelled_webhooks: usize,
     pub standings: Arc<Standings>,
@@ -98,8 +101,10 @@ pub(super) struct Shard {
     clock: Instant,
     lanes: RefCell<HashMap<WebhookId, WebhookLane>>,
     in_flight: Cell<u32>,
-    /// Lanes that could send but for `max_in_flight`, in the order in which they asked.
+    /// Lanes that could send but for `max_in_flight` or a Kafka that does not keep up, in the order in which they asked.
     starved: RefCell<VecDeque<WebhookId>>,
+    /// Somebody comes back to the starved.
+    will_feed: Cell<bool>,
     labelled: Cell<usize>,
     parking: Cell<bool>,
 }
@@ -112,6 +117,7 @@ pub(super) async fn run(settings: ShardSettings, mut orders: UnboundedReceiver<O
         lanes: RefCell::default(),
         in_flight: Cell::new(0),
         starved: RefCell::default(),
+        will_feed: Cell::new(false),
         labelled: Cell::new(0),
         parking: Cell::new(false),
     });
@@ -275,7 +281,7 @@ impl Shard {
             let Some(lane) = lanes.get_mut(id) else {
                 return;
             };
-            if self.in_flight.get() >= self.settings.max_in_flight {
+            if !self.has_room() {
                 if !lane.starved && lane.lane.pending() > 0 {
                     lane.starved = true;
                     self.starved.borrow_mut().push_back(id.clone());
@@ -322,9 +328,28 @@ impl Shard {
         self.pump(&id);
     }
 
+    /// Whether a request more may be made. Where Kafka is behind, somebody asks again.
+    fn has_room(self: &Rc<Self>) -> bool {
+        if self.in_flight.get() >= self.settings.max_in_flight {
+            return false;
+        }
+        if (self.settings.keeps_up)() {
+            return true;
+        }
+        if !self.will_feed.replace(true) {
+            let shard = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(FEED_AGAIN).await;
+                shard.will_feed.set(false);
+                shard.feed_starved();
+            });
+        }
+        false
+    }
+
     /// Lets lanes that waited for a free request of the instance go on, oldest first.
     fn feed_starved(self: &Rc<Self>) {
-        while self.in_flight.get() < self.settings.max_in_flight {
+        while !self.starved.borrow().is_empty() && self.has_room() {
             let Some(id) = self.starved.borrow_mut().pop_front() else {
                 return;
             };
@@ -369,8 +394,12 @@ impl Shard {
     fn sweep(self: &Rc<Self>) {
         let now = self.now();
         let mut back = Vec::new();
+        // Giving back is writing too: while Kafka does not keep up, what waits waits here.
+        let gives_back = (self.settings.keeps_up)();
         self.lanes.borrow_mut().retain(|id, lane| {
-            back.extend(lane.lane.sweep(now));
+            if gives_back {
+                back.extend(lane.lane.sweep(now));
+            }
             let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
             // While it fails it is remembered, or a lane made anew would begin with ten more failures.
             let fails =

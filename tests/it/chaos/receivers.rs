@@ -223,7 +223,8 @@ async fn answer(
             return None;
         }
         Trouble::SlowBody => {
-            said(0, 0);
+            // The status decides (`outbound::http`).
+            said(200, 0);
             stream
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
                 .await
