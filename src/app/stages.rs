@@ -85,7 +85,7 @@ impl Starter<'_> {
     ) -> Result<(), Error> {
         let mut client = self
             .connection
-            .consumer(&self.ways.group_of(name), SESSION_TIMEOUT);
+            .consumer(&self.ways.group_of(name), SESSION_TIMEOUT, split);
         if name == "route" {
             // A regular expression of sources must not take in our own topics: each delivery would become an event.
             let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");
