@@ -140,6 +140,15 @@ impl Breaker {
         }
     }
 
+    /// Counts to other figures from now on. A probe that is due at a time stays due then; the pauses after it are of the new ones.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.patience = patience;
+        self.probe_pause = self.probe_pause.clamp(
+            patience.first_probe,
+            patience.first_probe.saturating_mul(LAST_PROBE),
+        );
+    }
+
     /// Trips it whatever it has counted.
     pub fn trip(&mut self, now: Duration) {
         if self.state == State::Passing {
