@@ -412,4 +412,20 @@ mod tests {
         }
         assert_eq!(breaker.state(), State::Passing);
     }
+
+    #[test]
+    fn another_patience_holds_for_a_breaker_that_has_begun_to_count() {
+        let mut breaker = Breaker::new(Patience::default(), Duration::ZERO);
+        for second in 0..2 {
+            breaker.ended(Some(false), second * S);
+        }
+        assert_eq!(breaker.state(), State::Passing);
+        breaker.be_patient(Patience {
+            failures: 3,
+            first_probe: Duration::from_secs(5),
+        });
+        breaker.ended(Some(false), 2 * S);
+        assert_eq!(breaker.state(), State::Tripped);
+        assert_eq!(breaker.probe_pause, Duration::from_secs(5));
+    }
 }
