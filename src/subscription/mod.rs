@@ -214,6 +214,15 @@ impl Subscription {
         serde_json::to_value(View::of(self)).unwrap_or_default()
     }
 
+    /// Pauses or resumes it; nothing changes where it is so already.
+    pub fn set_paused(&mut self, paused: bool, now: Timestamp) {
+        if self.paused != paused {
+            self.paused = paused;
+            self.updated_at = now;
+            self.version += 1;
+        }
+    }
+
     /// Puts a new signing secret in front and keeps the one that was newest, so that a receiver can change over.
     pub fn rotate_secret(&mut self, secret: String, now: Timestamp) {
         self.secrets.insert(0, secret);

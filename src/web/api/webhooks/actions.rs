@@ -112,9 +112,7 @@ async fn set_paused(
                 return Ok(Edit::Keep);
             }
             let mut webhook = stored.clone();
-            webhook.paused = paused;
-            webhook.version += 1;
-            webhook.updated_at = Timestamp::now();
+            webhook.set_paused(paused, Timestamp::now());
             Ok(Edit::Put(Box::new(webhook)))
         })?;
         let webhook = edited
