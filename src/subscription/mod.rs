@@ -232,13 +232,6 @@ impl Subscription {
         self.version += 1;
     }
 
-    /// The secrets to sign with at this time, newest first.
-    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &str> {
-        let ended = self.old_secret_expires_at.is_some_and(|end| end <= now);
-        let live = if ended { 1 } else { self.secrets.len() };
-        self.secrets.iter().take(live).map(String::as_str)
-    }
-
     /// The contract's names of the fields in which two webhooks differ; id, version and times are left out.
     pub fn differing_fields(&self, other: &Self) -> Vec<&'static str> {
         [
