@@ -21,12 +21,12 @@ pub mod test_event;
 pub mod topics;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tracing::error;
 
 use crate::delivery::{DeadReason, Delivery, Ending};
+pub use crate::kafka::clock::now_ms;
 use crate::kafka::producer::Producer;
 use crate::kafka::receipt::{Receipt, SharedReceipt};
 use crate::matching::catalog::Catalog;
@@ -37,14 +37,6 @@ use alerts::Alerts;
 use conditions::Conditions;
 use hold::Paces;
 use topics::Topics;
-
-/// Unix milliseconds.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
-}
 
 /// What the loops share.
 pub struct Ways {

@@ -214,6 +214,15 @@ impl Subscription {
         serde_json::to_value(View::of(self)).unwrap_or_default()
     }
 
+    /// Pauses or resumes it; nothing changes where it is so already.
+    pub fn set_paused(&mut self, paused: bool, now: Timestamp) {
+        if self.paused != paused {
+            self.paused = paused;
+            self.updated_at = now;
+            self.version += 1;
+        }
+    }
+
     /// Puts a new signing secret in front and keeps the one that was newest, so that a receiver can change over.
     pub fn rotate_secret(&mut self, secret: String, now: Timestamp) {
         self.secrets.insert(0, secret);
@@ -221,13 +230,6 @@ impl Subscription {
         self.old_secret_expires_at = None;
         self.updated_at = now;
         self.version += 1;
-    }
-
-    /// The secrets to sign with at this time, newest first.
-    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &str> {
-        let ended = self.old_secret_expires_at.is_some_and(|end| end <= now);
-        let live = if ended { 1 } else { self.secrets.len() };
-        self.secrets.iter().take(live).map(String::as_str)
     }
 
     /// The contract's names of the fields in which two webhooks differ; id, version and times are left out.

@@ -6,7 +6,7 @@
 //! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`: what all routes share
 //! - `webhooks`, `tokens`, `events` (and matching), `deliveries` (and stats), `replays` (and dead letters, with their bodies in `order`):
 //!   the routes, each with its document beside it; `past`: what the last two are answered from
-//! - `schema`: the forms that the document shows; `openapi`: the document
+//! - `schema`: the forms that the document shows; `openapi`: the document; `outgoing`: the request that receivers get
 
 pub mod audit;
 pub mod auth;
@@ -16,6 +16,7 @@ pub mod etag;
 pub mod events;
 pub mod openapi;
 mod order;
+mod outgoing;
 pub mod paging;
 pub mod past;
 pub mod problem;

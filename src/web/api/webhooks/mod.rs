@@ -18,9 +18,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Caller;
+use super::etag::IfMatch;
 use super::problem::Problem;
-use super::{Api, etag, json};
-use crate::subscription::{Subscription, WebhookId};
+use super::{Api, audit, etag, json};
+use crate::subscription::{Edit, Edited, Subscription, WebhookId};
 
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -90,6 +91,27 @@ fn seen<'a>(
     stored
         .filter(|webhook| caller.sees(webhook))
         .ok_or_else(|| Problem::no_such("webhook", id))
+}
+
+/// Changes a stored webhook that the caller may see, if it is as `If-Match` says, and notes who did `action`. `make` may be asked
+/// again, when another was faster.
+fn edit(
+    api: &Api,
+    caller: &Caller,
+    id: &WebhookId,
+    if_match: &IfMatch,
+    action: &str,
+    mut make: impl FnMut(&Subscription) -> Result<Edit, Problem>,
+) -> Result<Edited, Problem> {
+    let edited = api
+        .behind
+        .change(id, if_match.is_conditional(), &mut |stored| {
+            let stored = seen(caller, id, stored)?;
+            if_match.check(stored)?;
+            make(stored)
+        })?;
+    audit::webhook(api, caller, action, &edited);
+    Ok(edited)
 }
 
 /// The id of a path. What is no id names nothing.
