@@ -16,6 +16,7 @@ mod schema;
 mod sqlite;
 pub mod store;
 pub mod view;
+pub mod webhook_queries;
 
 pub use query::Scope;
 pub use store::Store;
