@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -39,6 +40,7 @@ pub(super) async fn serve(
     connection: &Connection,
     running: &Arc<Running>,
     changes: Changes,
+    tokens: Arc<ArcSwap<Vec<Token>>>,
 ) -> Result<Option<Served>, Error> {
     let web = &config.web;
     let Some(listen) = web.listen else {
@@ -51,7 +53,7 @@ pub(super) async fn serve(
         return Ok(None);
     }
     let settings = Settings {
-        tokens: web.tokens.clone(),
+        tokens,
         allow_anonymous: web.allow_anonymous,
         max_webhooks_per_customer: web.max_webhooks_per_customer,
         cursor_key: cursor_key(config),
@@ -66,7 +68,6 @@ pub(super) async fn serve(
                 &running.ways.topics,
             ),
             guard: Guard::new(config.outbound.allow_networks.clone()),
-            rate: config.retry.held_drain_per_second,
             readings: AtomicUsize::new(0),
         },
         guard: Guard::new(config.outbound.allow_networks.clone()),

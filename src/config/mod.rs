@@ -7,8 +7,10 @@
 mod checks;
 mod history;
 mod kafka;
+mod log;
 mod properties;
 mod read;
+mod reload;
 mod secret;
 mod secrets;
 mod sections;
@@ -25,10 +27,11 @@ use serde::Serialize;
 
 pub use history::History;
 pub use kafka::Kafka;
+pub use log::{Level, Levels, Log, LogFormat, Stage};
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
 pub use secrets::Secrets;
-pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Start};
+pub use sections::{Intake, Outbound, Retry, Start};
 pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.

@@ -15,6 +15,7 @@ pub mod rows;
 mod schema;
 mod sqlite;
 pub mod store;
+mod tls;
 pub mod view;
 pub mod webhook_queries;
 

@@ -2,7 +2,7 @@
 //! the same records give the same view, which is what makes a rebuild and a repetition harmless.
 
 /// Raised when the tables change; a view of another form is made anew.
-pub(super) const FORM: i64 = 2;
+pub(super) const FORM: i64 = 3;
 
 /// The ids of deliveries are hashes, and a tree of hashes costs a page of its own for each row once it is larger than the cache. So the
 /// tree that finds a delivery by its id is cut by time into buckets (see [`bucket`]): rows are written into the newest, which fits into the

@@ -22,6 +22,7 @@ pub mod topics;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tracing::error;
 
 use crate::delivery::{DeadReason, Delivery, Ending};
@@ -34,6 +35,7 @@ use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
 use alerts::Alerts;
 use conditions::Conditions;
+use hold::Paces;
 use topics::Topics;
 
 /// What the loops share.
@@ -42,6 +44,8 @@ pub struct Ways {
     pub producer: Producer,
     pub catalog: Arc<Catalog>,
     pub conditions: Arc<Conditions>,
+    /// Of what is held; a reload of the configuration changes them.
+    pub paces: ArcSwap<Paces>,
     pub alerts: Alerts,
     pub metrics: Arc<Metrics>,
     /// The name before a stage's in a consumer group's name, `postrider`.

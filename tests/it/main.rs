@@ -37,6 +37,7 @@ mod holding;
 mod leaks;
 mod memory;
 mod pace;
+mod reload;
 mod retries;
 mod security;
 mod signatures;

@@ -33,8 +33,6 @@ pub(super) struct Known {
     pub(super) running: Arc<Running>,
     pub(super) replaying: Replaying,
     pub(super) guard: Guard,
-    /// Letters per second of a replay that does not say.
-    pub(super) rate: u32,
     /// Readings of the dead-letter topic that are under way.
     pub(super) readings: AtomicUsize,
 }

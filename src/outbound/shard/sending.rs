@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::super::breaker::State;
 use super::super::lane::Answer;
+use super::super::limits::Limits;
 use super::super::notice::Notice;
 use super::super::request::{self, Endpoint};
 use super::super::shown;
@@ -69,6 +70,15 @@ impl Shard {
         self.feed_starved();
     }
 
+    /// Keeps to other limits from now on, in lanes that are open too.
+    pub(super) fn limit(self: &Rc<Self>, limits: Limits) {
+        self.limits.set(limits);
+        for lane in self.lanes.borrow_mut().values_mut() {
+            lane.lane.be_patient(limits.patience);
+        }
+        self.feed_starved();
+    }
+
     /// Enters what a request told of its endpoint, and reports what others must know.
     fn notice(
         &self,
@@ -95,7 +105,7 @@ impl Shard {
             _ => None,
         };
         let now_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
-        let limit = self.settings.disable_after;
+        let limit = self.limits.get().disable_after;
         let is_passing = after == State::Passing;
         let told = answer.delivered.and_then(|delivered| {
             lane.signs

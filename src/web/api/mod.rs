@@ -39,6 +39,8 @@ use tokio::sync::oneshot;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use arc_swap::ArcSwap;
+
 use crate::metrics::Metrics;
 use crate::subscription::{Draft, Edit, Edited, FieldError, Subscription, WebhookId};
 use crate::token::Token;
@@ -50,8 +52,8 @@ pub const PREFIX: &str = "/api/v1";
 /// What the API does not know by itself.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The tokens of the configuration.
-    pub tokens: Vec<Token>,
+    /// The tokens of the configuration, which a reload may change.
+    pub tokens: Arc<ArcSwap<Vec<Token>>>,
     /// Whether a request without a token may do everything.
     pub allow_anonymous: bool,
     /// Webhooks that a customer may have.

@@ -39,6 +39,8 @@ pub struct Hook {
     pub nature: Nature,
     /// Requests in a second, burst.
     pub limit: Option<(u32, u32)>,
+    /// Its limit is nine tenths of what comes, so that its bucket is empty all the while and one that begins full is seen.
+    pub saturated: bool,
     pub max_retries: u32,
     /// Its receiver is disturbed by the schedule.
     pub disturbed: bool,
@@ -52,6 +54,7 @@ const fn hook(id: &'static str, types: &'static [&'static str], customer: Option
         rank: None,
         nature: Nature::Good,
         limit: None,
+        saturated: false,
         max_retries: 20,
         disturbed: false,
     }
@@ -77,7 +80,7 @@ pub const PAUSED: &str = "wh_paused";
 pub const DELETED: &str = "wh_deleted";
 
 /// All webhooks. The position of one is its number everywhere in the harness, at most 63.
-pub const HOOKS: [Hook; 24] = [
+pub const HOOKS: [Hook; 25] = [
     hook("wh_jobs_one", &["job.completed"], Some(1)),
     hook("wh_jobs_two", &["job.completed"], Some(2)),
     hook("wh_devices_one", &["device.updated"], Some(1)),
@@ -118,6 +121,10 @@ pub const HOOKS: [Hook; 24] = [
     disturbed("wh_disturbed_a", &["device.status_changed"]),
     disturbed("wh_disturbed_b", &["compliance.check_completed"]),
     disturbed("wh_disturbed_c", &["job.created"]),
+    Hook {
+        saturated: true,
+        ..hook("wh_saturated", &["device.status_changed"], None)
+    },
     hook(PAUSED, &["job.created"], None),
     hook(DELETED, &["job.started"], None),
 ];
@@ -128,8 +135,22 @@ pub fn number_of_id(id: &str) -> Option<usize> {
 }
 
 impl Hook {
+    /// Requests in a second and burst, in a run of so many events a second.
+    pub fn limit_at(&self, events_per_second: f64) -> Option<(u32, u32)> {
+        if !self.saturated {
+            return self.limit;
+        }
+        let share: u64 = TYPES
+            .iter()
+            .filter(|(name, _)| self.types.contains(name))
+            .map(|(_, share)| share)
+            .sum();
+        let comes = events_per_second * share as f64 / 1000.0;
+        Some(((0.9 * comes).max(1.0) as u32, 40))
+    }
+
     /// The webhook as the catalog wants it, beside id and URL.
-    pub fn fields(&self) -> Value {
+    pub fn fields(&self, events_per_second: f64) -> Value {
         let mut fields = json!({
             "event_types": self.types, "customer": self.customer, "retry_backoff": 1, "max_retries": self.max_retries,
             "timeout_seconds": if self.disturbed { 1.0 } else { 5.0 }, "secret": "whsec_Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M=",
@@ -137,7 +158,7 @@ impl Hook {
         if let Some(rank) = self.rank {
             fields["filter"] = json!({"rank": {"$gte": rank}});
         }
-        if let Some((requests, burst)) = self.limit {
+        if let Some((requests, burst)) = self.limit_at(events_per_second) {
             fields["rate_limit"] = json!({"requests": requests, "per_seconds": 1, "burst": burst});
             fields["max_concurrency"] = json!(4);
         }

@@ -62,18 +62,20 @@ fn log_level() -> String {
 /// Events after the dispatch topic was made anew.
 const EPILOGUE: u32 = 200;
 
-fn rules() -> Vec<Rule> {
+fn rules(events_per_second: f64) -> Vec<Rule> {
     HOOKS
         .iter()
         .map(|hook| Rule {
             id: hook.id.to_owned(),
             max_attempts: hook.max_retries + 1,
             backoff_ms: 1000,
-            limit: hook.limit.map(|(requests, burst)| (requests, burst, 4)),
+            limit: hook
+                .limit_at(events_per_second)
+                .map(|(requests, burst)| (requests, burst, 4)),
             deleted: hook.id == DELETED,
             steady: hook.nature == Nature::Good
                 && !hook.disturbed
-                && hook.limit.is_none()
+                && hook.limit_at(events_per_second).is_none()
                 && hook.id.starts_with("wh_jobs"),
         })
         .collect()
@@ -97,10 +99,11 @@ fn run(plan: &Plan) {
     router.leaves_work();
     let began = Instant::now();
     let now_ms = || began.elapsed().as_millis() as u32;
-    let oracle = Arc::new(Mutex::new(Oracle::new(rules())));
+    let per_second = f64::from(plan.events) / plan.span.as_secs_f64();
+    let oracle = Arc::new(Mutex::new(Oracle::new(rules(per_second))));
     let receivers = Receivers::start(plan.seed, began, oracle.clone());
     for (webhook, hook) in HOOKS.iter().enumerate() {
-        router.subscribe(hook.id, &receivers.url(webhook), hook.fields());
+        router.subscribe(hook.id, &receivers.url(webhook), hook.fields(per_second));
     }
     let names = names(&router, broker.bootstrap());
     let follower = Arc::new(Follower::start(names.clone(), oracle.clone()));
