@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{error, info};
 
-use super::past::Known;
+use super::past::{Known, time};
 use super::{Error, Running};
 use crate::config::Config;
 use crate::event::Event;
@@ -166,11 +167,25 @@ impl Behind for Stood {
         self.running.ways.catalog.now().all().cloned().collect()
     }
 
-    fn standing(&self, webhook: &Subscription) -> Standing {
-        Standing {
-            state: self.running.state(webhook),
-            ..Standing::default()
-        }
+    fn state(&self, webhook: &Subscription) -> &'static str {
+        self.running.state(webhook)
+    }
+
+    fn standings(&self, webhooks: &[&Subscription]) -> Vec<Standing> {
+        let recent = self.past.recent(webhooks);
+        let standing = |webhook: &&Subscription| {
+            let recent = recent.get(webhook.id.as_str());
+            // An id may have been another tenant's before.
+            let own = |at: &Timestamp| *at >= webhook.created_at;
+            let told = |at_ms: Option<i64>| at_ms.map(time).filter(own);
+            Standing {
+                state: self.running.state(webhook),
+                last_success_at: recent.and_then(|recent| told(recent.last_success_at_ms)),
+                last_failure_at: recent.and_then(|recent| told(recent.last_failure_at_ms)),
+                pending: recent.map(|recent| recent.pending),
+            }
+        };
+        webhooks.iter().map(standing).collect()
     }
 
     fn faults(&self, draft: &Draft, url: Option<&str>) -> Vec<FieldError> {

@@ -17,6 +17,7 @@ mod sqlite;
 pub mod store;
 mod tls;
 pub mod view;
+pub mod webhook_queries;
 
 pub use query::Scope;
 pub use store::Store;

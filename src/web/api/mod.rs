@@ -67,11 +67,11 @@ pub struct Settings {
 pub struct Standing {
     /// `passing tripped probing paused disabled`.
     pub state: &'static str,
-    /// When a delivery last succeeded.
+    /// When an attempt last succeeded.
     pub last_success_at: Option<Timestamp>,
     /// When an attempt last failed.
     pub last_failure_at: Option<Timestamp>,
-    /// Deliveries that wait.
+    /// Deliveries that wait: put off, to be tried again, or held.
     pub pending: Option<u64>,
 }
 
@@ -98,8 +98,11 @@ pub trait Behind: Send + Sync + 'static {
     /// All webhooks of all customers, in no order.
     fn webhooks(&self) -> Vec<Arc<Subscription>>;
 
-    /// How a webhook stands.
-    fn standing(&self, webhook: &Subscription) -> Standing;
+    /// The state of a webhook, as in [`Standing`].
+    fn state(&self, webhook: &Subscription) -> &'static str;
+
+    /// How webhooks stand, each in its place. Asks the history, so it blocks; what that cannot tell is `None`.
+    fn standings(&self, webhooks: &[&Subscription]) -> Vec<Standing>;
 
     /// What keeps a webhook from being stored: patterns, filter, and the address that it sends to.
     fn faults(&self, draft: &Draft, url: Option<&str>) -> Vec<FieldError>;

@@ -117,13 +117,13 @@ pub struct Webhook {
     /// One more with every change; the ETag.
     version: u64,
     state: State,
-    /// Null where no history is kept.
+    /// When an attempt last succeeded; null where none did, or no history is kept.
     #[schema(format = DateTime)]
     last_success_at: Option<String>,
-    /// Null where no history is kept.
+    /// When an attempt last failed; null where none did, or no history is kept.
     #[schema(format = DateTime)]
     last_failure_at: Option<String>,
-    /// Null where it is not known.
+    /// Deliveries that are put off, to be tried again, or held; 100000 stands for that many or more. Null where no history is kept.
     pending: Option<u64>,
     /// Only in the answer to the request that had it generated.
     #[schema(required = false)]

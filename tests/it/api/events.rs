@@ -221,6 +221,8 @@ fn the_document_is_complete_and_its_page_needs_nothing_else() {
             &json!({"url": "https://example.com/", "event_types": ["*"]}),
         )
         .expect(201);
+    // No history is kept here.
+    assert!(shown["pending"].is_null() && shown["last_success_at"].is_null());
     let documented = document["components"]["schemas"]["Webhook"]["properties"]
         .as_object()
         .unwrap();

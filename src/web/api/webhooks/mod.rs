@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::auth::Caller;
 use super::etag::IfMatch;
 use super::problem::Problem;
-use super::{Api, audit, etag, json};
+use super::{Api, Standing, audit, etag, json};
 use crate::subscription::{Edit, Edited, Subscription, WebhookId};
 
 /// The routes.
@@ -43,8 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// A webhook as it is shown: its public form, and how it stands.
-fn shown(api: &Api, webhook: &Subscription) -> Value {
-    let standing = api.behind.standing(webhook);
+fn shown(webhook: &Subscription, standing: &Standing) -> Value {
     let mut shown = webhook.public_json();
     if let Value::Object(members) = &mut shown {
         members.insert("state".into(), standing.state.into());
@@ -61,9 +60,10 @@ fn shown(api: &Api, webhook: &Subscription) -> Value {
     shown
 }
 
-/// The answer that shows one webhook, with a secret that was made just now.
+/// The answer that shows one webhook, with a secret that was made just now. Blocks.
 fn answer(api: &Api, status: StatusCode, webhook: &Subscription, secret: Option<&str>) -> Response {
-    let mut shown = shown(api, webhook);
+    let standing = api.behind.standings(&[webhook]).into_iter().next();
+    let mut shown = shown(webhook, &standing.unwrap_or_default());
     if let (Value::Object(members), Some(secret)) = (&mut shown, secret) {
         members.insert("secret".into(), secret.into());
     }
