@@ -106,9 +106,9 @@ impl Starter<'_> {
         split: bool,
         stage: Box<dyn Stage>,
     ) -> Result<(), Error> {
-        let mut client = self
-            .connection
-            .consumer(&self.ways.group_of(name), SESSION_TIMEOUT, split);
+        let mut client =
+            self.connection
+                .consumer(&self.ways.group_of(name), SESSION_TIMEOUT, split);
         if name == "route" {
             // A regular expression of sources must not take in our own topics: each delivery would become an event.
             let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");

@@ -59,7 +59,10 @@ impl Connection {
             // The prefetch is memory that no budget of ours sees, so it is small; the pause that librdkafka makes when it
             // is full (a second by default) is short.
             .set("queued.min.messages", "5000")
-            .set("queued.max.messages.kbytes", if split { "256" } else { "4096" })
+            .set(
+                "queued.max.messages.kbytes",
+                if split { "256" } else { "4096" },
+            )
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100");
         if split {
