@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use events::{DELETED, HOOKS, Nature, SOURCES};
+use events::{DELETED, HOOKS, Load, Nature, SOURCES};
 use faults::{Faults, Ground};
 use fleet::Fleet;
 use follower::{Follower, Names};
@@ -62,7 +62,7 @@ fn log_level() -> String {
 /// Events after the dispatch topic was made anew.
 const EPILOGUE: u32 = 200;
 
-fn rules(events_per_second: f64) -> Vec<Rule> {
+fn rules(load: Load) -> Vec<Rule> {
     HOOKS
         .iter()
         .map(|hook| Rule {
@@ -70,12 +70,12 @@ fn rules(events_per_second: f64) -> Vec<Rule> {
             max_attempts: hook.max_retries + 1,
             backoff_ms: 1000,
             limit: hook
-                .limit_at(events_per_second)
+                .limit_at(load)
                 .map(|(requests, burst)| (requests, burst, 4)),
             deleted: hook.id == DELETED,
             steady: hook.nature == Nature::Good
                 && !hook.disturbed
-                && hook.limit_at(events_per_second).is_none()
+                && hook.limit_at(load).is_none()
                 && hook.id.starts_with("wh_jobs"),
         })
         .collect()
@@ -99,17 +99,21 @@ fn run(plan: &Plan) {
     router.leaves_work();
     let began = Instant::now();
     let now_ms = || began.elapsed().as_millis() as u32;
-    let per_second = f64::from(plan.events) / plan.span.as_secs_f64();
-    let oracle = Arc::new(Mutex::new(Oracle::new(rules(per_second))));
+    let load = Load {
+        events: plan.events,
+        per_second: f64::from(plan.events) / plan.span.as_secs_f64(),
+    };
+    let oracle = Arc::new(Mutex::new(Oracle::new(rules(load))));
     let receivers = Receivers::start(plan.seed, began, oracle.clone());
     for (webhook, hook) in HOOKS.iter().enumerate() {
-        router.subscribe(hook.id, &receivers.url(webhook), hook.fields(per_second));
+        router.subscribe(hook.id, &receivers.url(webhook), hook.fields(load));
     }
     let names = names(&router, broker.bootstrap());
     let follower = Arc::new(Follower::start(names.clone(), oracle.clone()));
     let mut producer = Producer::new(
         broker.bootstrap(),
         plan.seed,
+        load,
         began,
         &names.sources,
         &oracle,
@@ -462,7 +466,7 @@ fn a_million_events_end_under_a_hundred_faults() {
         faults: number("FAULTS", (minutes * 6).max(12)) as usize,
         seed: number("SEED", 1),
         copies: Copies::Below(0.2),
-        patience: Duration::from_secs(600),
+        patience: Duration::from_secs(900),
         routers: 2,
     });
 }
