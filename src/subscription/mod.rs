@@ -84,6 +84,24 @@ impl fmt::Display for Method {
     }
 }
 
+/// What stands in the body of a delivery's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    /// The producer's bytes, untouched.
+    #[default]
+    Event,
+    /// `{"id", "result"}`, both text, as NetPulse's callers send it.
+    Netpulse,
+}
+
+impl BodyForm {
+    /// Whether it is what a webhook has that names none.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a request proves to the receiver who sends it, beside the signature.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -166,6 +184,8 @@ pub struct Subscription {
     pub url: Url,
     /// How to send.
     pub method: Method,
+    /// What to send.
+    pub body: BodyForm,
     /// Types or globs; at least one.
     pub event_types: Vec<String>,
     /// Conditions on the event: an object, whose operators `matching` checks, not this module.
@@ -241,6 +261,7 @@ impl Subscription {
             ("tags", self.tags != other.tags),
             ("url", self.url != other.url),
             ("method", self.method != other.method),
+            ("body", self.body != other.body),
             ("event_types", self.event_types != other.event_types),
             ("filter", self.filter != other.filter),
             ("headers", self.headers != other.headers),
@@ -287,6 +308,7 @@ impl fmt::Debug for Subscription {
             .field("name", &self.name)
             .field("url", &url.as_str())
             .field("method", &self.method)
+            .field("body", &self.body)
             .field("event_types", &self.event_types)
             .field("filter", &self.filter)
             .field("headers", &self.headers.keys())

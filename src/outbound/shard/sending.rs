@@ -141,19 +141,20 @@ impl Shard {
                 Err(fault) => return unsendable(number, started_at_ms, fault.to_string()),
             },
         };
+        let body = request::body_of(endpoint.body, &delivery.id, &delivery.body);
         let of_attempt = request::Attempt {
             delivery_id: &delivery.id,
             event_type: &delivery.event_type,
             number,
             unix_seconds: started_at.as_secs(),
             traceparent: delivery.traceparent(),
-            body: &delivery.body,
+            body: &body,
         };
         let headers = request::attempt_headers(endpoint, &of_attempt);
         let sent = self
             .settings
             .client
-            .send(endpoint, headers, delivery.body.clone())
+            .send(endpoint, headers, body.clone())
             .await;
         let verdict = sent.verdict(unix().as_secs());
         let message = match (&sent.failure, sent.status) {

@@ -7,7 +7,8 @@ use super::schema;
 
 /// An event, delivered to a webhook of which it is wanted.
 ///
-/// The body is the producer's bytes, untouched; the method, more headers, cookies and credentials are those of the webhook. A delivery
+/// The body is the producer's bytes, untouched; where the webhook's `body` is `netpulse` it is `{"id", "result"}`, both text: of the
+/// event's `job`, of its `data`, or its own; the result of a failed job is its `error` or `error_message`. The method, more headers, cookies and credentials are those of the webhook. A delivery
 /// may come more than once, always with the same `webhook-id`: drop what was seen before. `webhook-signature` is that of
 /// Standard Webhooks: `v1,` and the base64 of the HMAC-SHA256 of `webhook-id.webhook-timestamp.body`, one for each live secret.
 #[utoipa::path(post, path = "delivery", tag = "deliveries", operation_id = "delivery", security(()),

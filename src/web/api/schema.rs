@@ -42,6 +42,16 @@ pub enum Method {
     Delete,
 }
 
+/// What stands in the body of a request.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    /// The event as it was produced.
+    Event,
+    /// `{"id", "result"}`, both text, for receivers of *NetPulse*: those of the event's `job`, `data`, or its own.
+    Netpulse,
+}
+
 /// How a request proves who sends it, beside the signature.
 #[derive(Serialize, ToSchema)]
 pub struct Auth {
@@ -89,6 +99,7 @@ pub struct Webhook {
     #[schema(example = "https://hooks.slack.com/services/YOUR/WEBHOOK/URL")]
     url: String,
     method: Method,
+    body: BodyForm,
     #[schema(example = json!(["job.completed", "job.failed"]))]
     event_types: Vec<String>,
     /// Conditions on the event.
@@ -153,6 +164,8 @@ pub struct WebhookInput {
     url: String,
     /// POST where it is left out.
     method: Option<Method>,
+    /// `event` where it is left out.
+    body: Option<BodyForm>,
     /// Types or globs: `job.failed`, `job.*`, `*`.
     #[schema(example = json!(["job.completed", "job.failed"]), min_items = 1, max_items = 256)]
     event_types: Vec<String>,
