@@ -42,3 +42,4 @@ mod retries;
 mod security;
 mod signatures;
 mod static_members;
+mod traces;
