@@ -56,6 +56,8 @@ use stages::Starter;
 
 /// A graceful stop takes at most this.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// For the last spans, where the rest of the stop took all its time.
+const LAST_TRACES: Duration = Duration::from_millis(500);
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why the program does not start, or cannot go on.
@@ -97,6 +99,8 @@ pub enum Error {
     Thread(#[from] std::io::Error),
     #[error(transparent)]
     History(#[from] crate::history::Fault),
+    #[error(transparent)]
+    Traces(#[from] crate::traces::Error),
     #[error("the producer met a fatal error and the process must begin anew")]
     ProducerFailed,
     #[error("a reader ended by itself")]
@@ -168,6 +172,7 @@ impl App {
             paces: ArcSwap::from_pointee(stages::paces(config)),
             alerts: Alerts::default(),
             metrics: Arc::clone(&metrics),
+            tracer: prepare::tracer(config, &metrics)?,
             group: config.kafka.group_id.clone(),
             record_attempts: config.history.attempts,
         });
@@ -346,6 +351,9 @@ impl App {
         }
         if let Some(outbound) = self.outbound.take().and_then(Arc::into_inner) {
             outbound.stop(deadline.saturating_duration_since(Instant::now()));
+        }
+        if let Some(tracer) = &self.inside.ways.tracer {
+            tracer.stop(deadline.max(Instant::now() + LAST_TRACES));
         }
         info!("stopped");
         result.map_err(Error::Kafka)

@@ -1,13 +1,17 @@
 //! What a configuration means on a cluster: how to connect, which topics are needed and whether they are there, the key.
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::Error;
 use crate::config::{self, Config, Secret};
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::kafka::{self, settings::Connection};
+use crate::metrics::Metrics;
 use crate::pipeline::topics::{Sizes, Topics, plans};
 use crate::subscription::seal::SealingKey;
+use crate::traces::{self, Tracer};
 
 /// The client settings that a configuration means.
 pub fn connection(config: &Config) -> Connection {
@@ -27,6 +31,16 @@ pub fn connection(config: &Config) -> Connection {
         producer_properties: copy(&kafka.producer),
         message_bytes: 0,
     }
+}
+
+/// What takes spans, where they are wanted.
+pub(super) fn tracer(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Tracer>>, traces::Error> {
+    let traces = &config.traces;
+    let start = |endpoint| Tracer::start(endpoint, traces.sample_ratio, metrics).map(Arc::new);
+    traces.endpoint.as_ref().map(start).transpose()
 }
 
 /// What the cluster of a configuration has, and the connection to it.

@@ -192,6 +192,7 @@ impl Starter<'_> {
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),
             labelled_webhooks: self.config.web.metrics_webhooks,
+            tracer: self.ways.tracer.clone(),
         };
         let ways = Arc::clone(self.ways);
         let conclude: Conclude =

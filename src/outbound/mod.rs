@@ -36,6 +36,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 use crate::metrics::Metrics;
+use crate::traces::Tracer;
 use breaker::Standings;
 use guard::Guard;
 use http::Client;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub allow_networks: Vec<IpNet>,
     /// Webhooks that may have metrics of their own.
     pub labelled_webhooks: usize,
+    /// `None` where nothing is traced.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The running shards.
@@ -116,6 +119,7 @@ impl Outbound {
                 standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),
                 metrics: Arc::clone(metrics),
+                tracer: settings.tracer.clone(),
             };
             #[expect(
                 clippy::disallowed_methods,

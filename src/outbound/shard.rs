@@ -25,6 +25,7 @@ use crate::delivery::{Delivery, Waiting};
 use crate::kafka::receipt::{Assignment, Receipt, Standing};
 use crate::metrics::Metrics;
 use crate::subscription::{Subscription, WebhookId};
+use crate::traces::Tracer;
 
 mod sending;
 mod sweeping;
@@ -76,6 +77,7 @@ pub(super) struct ShardSettings {
     pub standings: Arc<Standings>,
     pub conclude: Conclude,
     pub metrics: Arc<Metrics>,
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 struct WebhookLane {

@@ -43,3 +43,4 @@ mod security;
 mod signatures;
 mod static_members;
 mod tour;
+mod traces;

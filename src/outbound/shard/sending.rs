@@ -14,6 +14,8 @@ use super::super::shown;
 use super::{Finish, Shard, Submission, WebhookLane, unix};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery};
+use crate::traces::names;
+use crate::traces::span::Span;
 
 impl Shard {
     /// Makes the request of a submission and finishes it, whatever comes of it.
@@ -29,7 +31,14 @@ impl Shard {
         delivery.attempts = delivery.attempts.saturating_add(1);
         delivery.first_attempt_at_ms.get_or_insert(started_at_ms);
         let attempt = match endpoint.as_ref() {
-            Ok(endpoint) => self.request(endpoint, delivery, started_at).await,
+            Ok(endpoint) => {
+                let mut span = self.begin(delivery);
+                let attempt = self
+                    .request(endpoint, delivery, started_at, span.as_mut())
+                    .await;
+                self.end(span, delivery, &attempt);
+                attempt
+            }
             Err(fault) => unsendable(delivery.attempts, started_at_ms, fault.clone()),
         };
         delivery.last_status = attempt.status;
@@ -68,6 +77,26 @@ impl Shard {
         }
         self.pump(&id);
         self.feed_starved();
+    }
+
+    /// The span of an attempt, below that which wrote the delivery to `dispatch` and linked to the attempt before it.
+    fn begin(&self, delivery: &Delivery) -> Option<Span> {
+        let tracer = self.settings.tracer.as_ref()?;
+        let mut span = tracer.below(&delivery.traced.publish?)?;
+        span.link = delivery.traced.attempt;
+        let webhook = delivery.webhook.as_str();
+        names::attempt(&mut span, &delivery.id, webhook, delivery.attempts);
+        Some(span)
+    }
+
+    fn end(&self, span: Option<Span>, delivery: &mut Delivery, attempt: &Attempt) {
+        let (Some(tracer), Some(mut span)) = (&self.settings.tracer, span) else {
+            return;
+        };
+        let outcome = attempt.outcome.as_str();
+        names::answered(&mut span, attempt.status, outcome, &attempt.message);
+        delivery.traced.attempt = Some(span.context);
+        tracer.end(span);
     }
 
     /// Keeps to other limits from now on, in lanes that are open too.
@@ -127,6 +156,7 @@ impl Shard {
         endpoint: &Endpoint,
         delivery: &Delivery,
         started_at: Duration,
+        span: Option<&mut Span>,
     ) -> Attempt {
         let number = delivery.attempts;
         let started_at_ms = i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX);
@@ -142,12 +172,16 @@ impl Shard {
             },
         };
         let body = request::body_of(endpoint.body, &delivery.id, &delivery.body);
+        let below = span.map(|span| {
+            names::target(span, endpoint.method.as_str(), &endpoint.url);
+            span.context.to_string()
+        });
         let of_attempt = request::Attempt {
             delivery_id: &delivery.id,
             event_type: &delivery.event_type,
             number,
             unix_seconds: started_at.as_secs(),
-            traceparent: delivery.traceparent(),
+            traceparent: below.as_deref().or(delivery.traceparent()),
             body: &body,
         };
         let headers = request::attempt_headers(endpoint, &of_attempt);
