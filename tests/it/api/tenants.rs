@@ -163,7 +163,17 @@ fn no_route_of_the_document_shows_or_changes_another_tenants_things() {
         "only {} routes were found",
         operations.len()
     );
-    assert_eq!(root.get("/webhooks/wh_two/").expect(200), stored);
+    // What was delivered to it meanwhile is no change of it.
+    let settings = |mut webhook: serde_json::Value| {
+        for moving in ["last_success_at", "last_failure_at", "pending"] {
+            webhook[moving].take();
+        }
+        webhook
+    };
+    assert_eq!(
+        settings(root.get("/webhooks/wh_two/").expect(200)),
+        settings(stored)
+    );
     let tokens = root.get("/tokens/").expect(200);
     assert!(tokens.to_string().contains("belongs-to-two"));
     // One's own is seen by the same routes, so that they do not merely answer nothing.
