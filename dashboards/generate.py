@@ -151,6 +151,7 @@ PROCESS = [
         stat("History writes that failed, 24 h", "short", f"sum(increase(postrider_history_errors_total{{{ME}}}[24h]))", "Each is tried again.", red_above=1),
         stat("Refused tokens, 24 h", "short", f"sum(increase(postrider_authentication_failures_total{{{ME}}}[24h])) or vector(0)",
              "Missing, wrong or expired.", red_above=100),
+        stat("Spans dropped, 24 h", "short", f"sum(increase(postrider_trace_spans_dropped_total{{{ME}}}[24h]))", "Traces have holes; deliveries go on.", red_above=1),
     ]),
     ("Process", [
         panel("Processor", "percentunit", [(f"rate(process_cpu_seconds_total{{{ME}, job=~\"postrider.*\"}}{RATE})", "{{instance}}")], "1 is one core."),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::record::{Header, Outgoing, Record, Source, header, header_text};
 use crate::subscription::{Customer, WebhookId};
+use crate::traces::context::Context;
 
 /// Header names of our records (contract.md, "Kafka").
 pub mod headers {
@@ -31,6 +32,10 @@ pub mod headers {
     pub const URL: &str = "postrider-url";
     /// Whose the delivery is: the customer of its webhook when the delivery was made.
     pub const CUSTOMER: &str = "postrider-customer";
+    /// W3C trace context of the span that wrote the delivery to `dispatch`; only where the trace is recorded.
+    pub const TRACEPARENT: &str = "postrider-traceparent";
+    /// The same of its last attempt.
+    pub const ATTEMPT_TRACEPARENT: &str = "postrider-attempt-traceparent";
 
     /// Whether a header is one that we write and therefore never take over from a source record.
     pub fn is_ours(name: &str) -> bool {
@@ -187,6 +192,16 @@ pub fn delivery_id(source: &Source, webhook: &WebhookId) -> String {
     id
 }
 
+/// What a delivery carries of its trace from topic to topic. Empty where the trace is not recorded; the source's own `traceparent` stays
+/// beside it, untouched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traced {
+    /// The span that wrote it to `dispatch`: the parent of its attempts.
+    pub publish: Option<Context>,
+    /// The span of its last attempt, which the next one is linked to.
+    pub attempt: Option<Context>,
+}
+
 /// See the module's text. Times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
@@ -209,6 +224,7 @@ pub struct Delivery {
     pub replay_count: u32,
     /// Another URL than the webhook's, set by a replay.
     pub url: Option<String>,
+    pub traced: Traced,
     pub source: Source,
     pub source_timestamp_ms: Option<i64>,
     /// When the delivery was made, for its age.
@@ -242,6 +258,7 @@ impl Delivery {
             replay_id: None,
             replay_count: 0,
             url: None,
+            traced: Traced::default(),
             source,
             source_timestamp_ms: record.timestamp_ms,
             created_at_ms: now_ms,
@@ -319,6 +336,9 @@ impl Delivery {
             (self.replay_count > 0).then(|| self.replay_count.to_string()),
         );
         optional(name::URL, self.url.clone());
+        let context = |context: Option<Context>| context.map(|context| context.to_string());
+        optional(name::TRACEPARENT, context(self.traced.publish));
+        optional(name::ATTEMPT_TRACEPARENT, context(self.traced.attempt));
         optional(
             name::CUSTOMER,
             self.customer
@@ -343,6 +363,7 @@ impl Delivery {
         use headers as name;
         let list = &record.headers;
         let text = |name: &'static str| header_text(list, name).ok_or(NotADelivery(name));
+        let context = |name| header_text(list, name).and_then(Context::parse);
         let webhook = text(name::WEBHOOK_ID)?;
         Ok(Self {
             id: text(name::DELIVERY_ID)?.to_owned(),
@@ -357,6 +378,10 @@ impl Delivery {
             replay_id: header_text(list, name::REPLAY_ID).map(str::to_owned),
             replay_count: number(list, name::REPLAY_COUNT)?.unwrap_or(0),
             url: header_text(list, name::URL).map(str::to_owned),
+            traced: Traced {
+                publish: context(name::TRACEPARENT),
+                attempt: context(name::ATTEMPT_TRACEPARENT),
+            },
             source: text(name::SOURCE)?
                 .parse()
                 .map_err(|_| NotADelivery(name::SOURCE))?,

@@ -14,7 +14,7 @@
 //! | above all | [`app`], [`cli`] |
 //! | the order | [`pipeline`] |
 //! | stages | [`intake`] → [`matching`] → [`outbound`] → [`retry`]; [`history`]; [`web`] |
-//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`], [`token`]; [`config`], [`metrics`], [`kafka`]; [`failpoint`] |
+//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`], [`token`]; [`config`], [`metrics`], [`traces`], [`kafka`]; [`failpoint`] |
 //!
 //! Imports point down, and stages never import each other (a test reads the sources and asserts it).
 
@@ -42,4 +42,5 @@ pub mod retry;
 pub mod samples;
 pub mod subscription;
 pub mod token;
+pub mod traces;
 pub mod web;

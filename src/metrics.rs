@@ -175,6 +175,9 @@ metrics! {
     /// Requests to the API whose token was missing, wrong, expired, or given after too many wrong ones.
     authentication_failures: IntCounterVec = "postrider_authentication_failures_total"["reason"]
         => "A burst: somebody guesses tokens, or a client holds one that has expired.";
+    /// Spans that the collector of the traces did not take, or that came while it was behind.
+    trace_spans_dropped: IntCounter = "postrider_trace_spans_dropped_total"
+        => "Traces have holes, deliveries go on: see traces.endpoint and the collector; the log says what it answers.";
     /// Always 1; the label is the version.
     build_info: IntGaugeVec = "postrider_build_info"["version"]
         => "Absent: the alert PostriderNoInstance. Two versions for long: a deployment that did not end.";

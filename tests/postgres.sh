@@ -15,6 +15,7 @@ usage: tests/postgres.sh run -- COMMAND...  run COMMAND with DATABASE_URL set; i
        tests/postgres.sh stop DIR           end it
        tests/postgres.sh restart DIR        start it again: same port, same data
 
+`start` with POSTGRES_TLS=FOLDER, which holds server.pem and server.key, makes a server that takes connections by TLS only.
 `run` uses the server of DATABASE_URL when that is set; its user must be allowed to create databases.
 Otherwise, and always for `start`, the programs are those on the PATH, of Debian's /usr/lib/postgresql, or fetched by apt-get.
 TEXT
@@ -87,6 +88,15 @@ launch() {
     }
 }
 
+# PostgreSQL refuses a key that others may read.
+demand_tls() {
+    cp "$2/server.pem" "$2/server.key" "$1/"
+    chmod 600 "$1/server.key"
+    [ "$(id -u)" != 0 ] || chown nobody "$1/server.pem" "$1/server.key"
+    printf "ssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server.key'\n" >>"$1/postgresql.conf"
+    echo 'hostssl all all 127.0.0.1/32 trust' >"$1/pg_hba.conf"
+}
+
 start_server() {
     local folder=$1 port
     mkdir -p "$folder"
@@ -109,6 +119,7 @@ fsync = off
 max_connections = 200
 shared_buffers = 32MB
 TEXT
+    [ -z "${POSTGRES_TLS:-}" ] || demand_tls "$folder/data" "$POSTGRES_TLS"
     (cd / && launch "$folder")
     echo "postgres://postgres@127.0.0.1:$port/postgres" >"$folder/url"
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{error, info};
 
-use super::past::Known;
+use super::past::{Known, time};
 use super::{Error, Running};
 use crate::config::Config;
 use crate::event::Event;
@@ -38,6 +40,7 @@ pub(super) async fn serve(
     connection: &Connection,
     running: &Arc<Running>,
     changes: Changes,
+    tokens: Arc<ArcSwap<Vec<Token>>>,
 ) -> Result<Option<Served>, Error> {
     let web = &config.web;
     let Some(listen) = web.listen else {
@@ -50,7 +53,7 @@ pub(super) async fn serve(
         return Ok(None);
     }
     let settings = Settings {
-        tokens: web.tokens.clone(),
+        tokens,
         allow_anonymous: web.allow_anonymous,
         max_webhooks_per_customer: web.max_webhooks_per_customer,
         cursor_key: cursor_key(config),
@@ -66,7 +69,6 @@ pub(super) async fn serve(
             )
             .knowing(super::origin(config, Arc::clone(&running.ways.catalog))),
             guard: Guard::new(config.outbound.allow_networks.clone()),
-            rate: config.retry.held_drain_per_second,
             readings: AtomicUsize::new(0),
         },
         guard: Guard::new(config.outbound.allow_networks.clone()),
@@ -166,11 +168,25 @@ impl Behind for Stood {
         self.running.ways.catalog.now().all().cloned().collect()
     }
 
-    fn standing(&self, webhook: &Subscription) -> Standing {
-        Standing {
-            state: self.running.state(webhook),
-            ..Standing::default()
-        }
+    fn state(&self, webhook: &Subscription) -> &'static str {
+        self.running.state(webhook)
+    }
+
+    fn standings(&self, webhooks: &[&Subscription]) -> Vec<Standing> {
+        let recent = self.past.recent(webhooks);
+        let standing = |webhook: &&Subscription| {
+            let recent = recent.get(webhook.id.as_str());
+            // An id may have been another tenant's before.
+            let own = |at: &Timestamp| *at >= webhook.created_at;
+            let told = |at_ms: Option<i64>| at_ms.map(time).filter(own);
+            Standing {
+                state: self.running.state(webhook),
+                last_success_at: recent.and_then(|recent| told(recent.last_success_at_ms)),
+                last_failure_at: recent.and_then(|recent| told(recent.last_failure_at_ms)),
+                pending: recent.map(|recent| recent.pending),
+            }
+        };
+        webhooks.iter().map(standing).collect()
     }
 
     fn faults(&self, draft: &Draft, url: Option<&str>) -> Vec<FieldError> {

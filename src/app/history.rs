@@ -59,7 +59,7 @@ impl History {
         }
         let settings = ReaderSettings {
             stage: "history",
-            client: connection.consumer(&ways.group_of("history"), SESSION_TIMEOUT),
+            client: connection.consumer(&ways.group_of("history"), SESSION_TIMEOUT, false),
             topics: reading.topics().map(|topic| topic.to_string()).into(),
             start: Start::Earliest,
             split: false,

@@ -8,12 +8,14 @@
 //! - `history`: what happened, written beside the loops
 //! - `api`: what stands behind the API
 //! - `health`: what is shown of a running instance
+//! - `reload`: what of a changed configuration it takes over
 
 mod api;
 mod health;
 mod history;
 mod past;
 mod prepare;
+mod reload;
 mod stages;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -31,6 +34,7 @@ use crate::kafka::table::Follower;
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::outbound::breaker::State;
+use crate::outbound::budget::Budget;
 use crate::outbound::{self, Outbound};
 use crate::pipeline::alerts::Alerts;
 use crate::pipeline::changes::{Changes, Written};
@@ -40,6 +44,7 @@ use crate::pipeline::topics::Topics;
 use crate::pipeline::{Ways, followers};
 use crate::subscription::WebhookId;
 use crate::subscription::seal::InvalidKey;
+use crate::token::Token;
 use crate::web::api::Served;
 use crate::web::{self, Inside};
 use health::{Running, Sources};
@@ -51,6 +56,8 @@ use stages::Starter;
 
 /// A graceful stop takes at most this.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// For the last spans, where the rest of the stop took all its time.
+const LAST_TRACES: Duration = Duration::from_millis(500);
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why the program does not start, or cannot go on.
@@ -92,6 +99,8 @@ pub enum Error {
     Thread(#[from] std::io::Error),
     #[error(transparent)]
     History(#[from] crate::history::Fault),
+    #[error(transparent)]
+    Traces(#[from] crate::traces::Error),
     #[error("the producer met a fatal error and the process must begin anew")]
     ProducerFailed,
     #[error("a reader ended by itself")]
@@ -102,6 +111,8 @@ pub enum Error {
 pub struct App {
     inside: Arc<Running>,
     outbound: Option<Arc<Outbound>>,
+    /// Shared with the deliver stage's reader.
+    budget: Arc<Budget>,
     readers: Vec<Reader>,
     history: Option<History>,
     /// Ended when dropped.
@@ -109,6 +120,8 @@ pub struct App {
     telemetry: SocketAddr,
     /// Ends when dropped; `None` where it is not served.
     api: Option<Served>,
+    /// Those of the configuration, shared with the API.
+    tokens: Arc<ArcSwap<Vec<Token>>>,
 }
 
 impl App {
@@ -156,8 +169,10 @@ impl App {
             topics,
             catalog: Arc::clone(&catalog),
             conditions,
+            paces: ArcSwap::from_pointee(stages::paces(config)),
             alerts: Alerts::default(),
             metrics: Arc::clone(&metrics),
+            tracer: prepare::tracer(config, &metrics)?,
             group: config.kafka.group_id.clone(),
             record_attempts: config.history.attempts,
         });
@@ -175,8 +190,9 @@ impl App {
             ways: &ways,
             readers: Vec::new(),
         };
+        let budget = Budget::new(config.outbound.memory_bytes);
         let outbound = if stages.deliver {
-            Some(starter.deliver(cursors)?)
+            Some(starter.deliver(cursors, Arc::clone(&budget))?)
         } else {
             None
         };
@@ -214,16 +230,19 @@ impl App {
             written,
             key,
         };
-        let api = api::serve(config, &connection, &inside, changes).await?;
+        let tokens = Arc::new(ArcSwap::from_pointee(config.web.tokens.clone()));
+        let api = api::serve(config, &connection, &inside, changes, Arc::clone(&tokens)).await?;
         info!(%telemetry, webhooks = catalog.now().len(), "started");
         Ok(Self {
             inside,
             outbound,
+            budget,
             readers,
             history,
             _followers: followers,
             telemetry,
             api,
+            tokens,
         })
     }
 
@@ -332,6 +351,9 @@ impl App {
         }
         if let Some(outbound) = self.outbound.take().and_then(Arc::into_inner) {
             outbound.stop(deadline.saturating_duration_since(Instant::now()));
+        }
+        if let Some(tracer) = &self.inside.ways.tracer {
+            tracer.stop(deadline.max(Instant::now() + LAST_TRACES));
         }
         info!("stopped");
         result.map_err(Error::Kafka)

@@ -9,9 +9,11 @@ use crate::config::{self, Config, Secret};
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::kafka::{self, settings::Connection};
 use crate::matching::catalog::Catalog;
+use crate::metrics::Metrics;
 use crate::pipeline::replaying::Origin;
 use crate::pipeline::topics::{Sizes, Topics, plans};
 use crate::subscription::seal::SealingKey;
+use crate::traces::{self, Tracer};
 
 /// The client settings that a configuration means.
 pub fn connection(config: &Config) -> Connection {
@@ -42,6 +44,16 @@ pub fn origin(config: &Config, catalog: Arc<Catalog>) -> Origin {
         catalog,
         attempts: config.history.attempts.then_some(topics.attempts),
     }
+}
+
+/// What takes spans, where they are wanted.
+pub(super) fn tracer(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Tracer>>, traces::Error> {
+    let traces = &config.traces;
+    let start = |endpoint| Tracer::start(endpoint, traces.sample_ratio, metrics).map(Arc::new);
+    traces.endpoint.as_ref().map(start).transpose()
 }
 
 /// What the cluster of a configuration has, and the connection to it.

@@ -10,6 +10,7 @@ use crate::kafka::settings::Connection;
 use crate::kafka::start::Start;
 use crate::outbound::breaker::{LAST_PROBE, Patience};
 use crate::outbound::budget::Budget;
+use crate::outbound::limits::Limits;
 use crate::outbound::notice::{KeepsUp, Recall, Report};
 use crate::outbound::shard::Conclude;
 use crate::outbound::{self, Outbound};
@@ -66,6 +67,28 @@ impl std::str::FromStr for Stages {
     }
 }
 
+/// The limits of the outbound stage that a configuration means.
+pub(super) fn limits(config: &Config) -> Limits {
+    let outbound = &config.outbound;
+    Limits {
+        max_in_flight: u32::try_from(outbound.max_in_flight).unwrap_or(u32::MAX),
+        patience: Patience {
+            failures: outbound.breaker_failures,
+            first_probe: Duration::from_secs(outbound.breaker_probe_seconds),
+        },
+        disable_after: Duration::from_secs(outbound.disable_after_seconds),
+    }
+}
+
+/// The paces of what is held that a configuration means.
+pub(super) fn paces(config: &Config) -> Paces {
+    let first_probe = Duration::from_secs(config.outbound.breaker_probe_seconds);
+    Paces {
+        per_second: config.retry.held_drain_per_second,
+        probe_every: first_probe.saturating_mul(LAST_PROBE),
+    }
+}
+
 /// Starts readers and keeps them.
 pub(super) struct Starter<'a> {
     pub(super) config: &'a Config,
@@ -83,9 +106,9 @@ impl Starter<'_> {
         split: bool,
         stage: Box<dyn Stage>,
     ) -> Result<(), Error> {
-        let mut client = self
-            .connection
-            .consumer(&self.ways.group_of(name), SESSION_TIMEOUT);
+        let mut client =
+            self.connection
+                .consumer(&self.ways.group_of(name), SESSION_TIMEOUT, split);
         if name == "route" {
             // A regular expression of sources must not take in our own topics: each delivery would become an event.
             let prefix = self.config.kafka.topic_prefix.replace('.', "\\.");
@@ -138,13 +161,14 @@ impl Starter<'_> {
         self.read("release", topics, Start::Earliest, true, Box::new(stage))
     }
 
-    pub(super) fn deliver(&mut self, cursors: Arc<Cursors>) -> Result<Arc<Outbound>, Error> {
+    pub(super) fn deliver(
+        &mut self,
+        cursors: Arc<Cursors>,
+        budget: Arc<Budget>,
+    ) -> Result<Arc<Outbound>, Error> {
         let outbound = &self.config.outbound;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (ways, first_probe) = (
-            Arc::clone(self.ways),
-            Duration::from_secs(outbound.breaker_probe_seconds),
-        );
+        let ways = Arc::clone(self.ways);
         let report: Report =
             Arc::new(move |webhook, notice, signs| ways.noticed(webhook, notice, signs));
         let ways = Arc::clone(self.ways);
@@ -160,12 +184,7 @@ impl Starter<'_> {
             } else {
                 outbound.shards
             },
-            max_in_flight: u32::try_from(outbound.max_in_flight).unwrap_or(u32::MAX),
-            patience: Patience {
-                failures: outbound.breaker_failures,
-                first_probe,
-            },
-            disable_after: Duration::from_secs(outbound.disable_after_seconds),
+            limits: limits(self.config),
             report,
             recall,
             keeps_up,
@@ -173,6 +192,7 @@ impl Starter<'_> {
             response_body_bytes: outbound.response_body_bytes,
             allow_networks: outbound.allow_networks.clone(),
             labelled_webhooks: self.config.web.metrics_webhooks,
+            tracer: self.ways.tracer.clone(),
         };
         let ways = Arc::clone(self.ways);
         let conclude: Conclude =
@@ -181,20 +201,11 @@ impl Starter<'_> {
         let stage = Deliver {
             ways: Arc::clone(self.ways),
             outbound: Arc::clone(&running),
-            budget: Budget::new(outbound.memory_bytes),
+            budget,
         };
         let dispatch = vec![self.ways.topics.dispatch.to_string()];
         self.read("deliver", dispatch, Start::Earliest, false, Box::new(stage))?;
-        let paces = Paces {
-            per_second: self.config.retry.held_drain_per_second,
-            probe_every: first_probe.saturating_mul(LAST_PROBE),
-        };
-        let holding = Holding::start(
-            Arc::clone(self.ways),
-            cursors,
-            self.connection.clone(),
-            paces,
-        )?;
+        let holding = Holding::start(Arc::clone(self.ways), cursors, self.connection.clone())?;
         let held = vec![self.ways.topics.held.to_string()];
         self.read("held", held, Start::Earliest, false, Box::new(holding))?;
         let replaying = Replaying::with(

@@ -11,6 +11,7 @@ mod health;
 mod history;
 mod input;
 mod listen;
+mod logging;
 mod manual;
 mod output;
 mod remote;

@@ -7,11 +7,14 @@
 mod checks;
 mod history;
 mod kafka;
+mod log;
 mod properties;
 mod read;
+mod reload;
 mod secret;
 mod secrets;
 mod sections;
+mod traces;
 mod web;
 
 #[cfg(test)]
@@ -25,10 +28,12 @@ use serde::Serialize;
 
 pub use history::History;
 pub use kafka::Kafka;
+pub use log::{Level, Levels, Log, LogFormat, Stage};
 pub use properties::Properties;
 pub use secret::{Secret, SecretSource};
 pub use secrets::Secrets;
-pub use sections::{Intake, Level, Log, LogFormat, Outbound, Retry, Start};
+pub use sections::{Intake, Outbound, Retry, Start};
+pub use traces::Traces;
 pub use web::Web;
 
 /// The environment's variables, as a value, so that tests need not change the process's own.
@@ -58,6 +63,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// What is said.
     pub log: Log,
+    /// What is traced.
+    pub traces: Traces,
 }
 
 /// Why there is no configuration. The program says it and ends.
@@ -161,6 +168,7 @@ impl Config {
             web: Web::read(&mut reader),
             secrets: Secrets::read(&mut reader),
             log: Log::read(&mut reader),
+            traces: Traces::read(&mut reader),
         };
         config.check_together(&mut reader);
         reader.finish()?;

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     /// Ends the reading: whatever was not asked for is not known.
     pub(super) fn finish(mut self) -> Result<(), ConfigError> {
         for (name, value) in std::mem::take(&mut self.sections) {
-            let message = unknown("section", &name, self.known.iter().copied());
+            let message = nearest("section", &name, self.known.iter().copied());
             self.fail(&name, value.origin(), message);
         }
         if self.problems.is_empty() {
@@ -328,7 +328,7 @@ impl Section<'_, '_> {
 
     pub(super) fn finish(mut self) {
         for (key, value) in std::mem::take(&mut self.table) {
-            let message = unknown("key", &key, self.known.iter().copied());
+            let message = nearest("key", &key, self.known.iter().copied());
             self.fail(&key, value.origin(), message);
         }
     }
@@ -354,7 +354,12 @@ fn shown(kind: &ValueKind) -> String {
     }
 }
 
-fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+/// Says that there is no such thing, with the known name that is nearest, or all.
+pub(super) fn nearest<'k>(
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'k str> + Clone,
+) -> String {
     let nearest = known
         .clone()
         .map(|candidate| {

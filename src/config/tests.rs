@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (8, 42));
+    assert_eq!((sections.len(), keys.len()), (9, 44));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -115,13 +115,15 @@ fn every_key_can_be_overridden_by_the_environment() {
             "log.format" => (variable, "json"),
             "log.level" => (variable, "trace"),
             "outbound.memory_bytes" => (variable, "2097152"),
+            "traces.endpoint" => (variable, "http://localhost:4318/v1/traces"),
+            "traces.sample_ratio" => (variable, "0.5"),
             _ => (variable, "2"),
         };
         let config = good(SHIPPED, &[(&variable, text)]);
         assert_ne!(config, Config::default(), "{variable}");
         seen += 1;
     }
-    assert_eq!(seen, 41);
+    assert_eq!(seen, 43);
     let config = good(
         "",
         &[

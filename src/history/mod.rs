@@ -15,7 +15,9 @@ pub mod rows;
 mod schema;
 mod sqlite;
 pub mod store;
+mod tls;
 pub mod view;
+pub mod webhook_queries;
 
 pub use query::Scope;
 pub use store::Store;

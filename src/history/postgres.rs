@@ -9,12 +9,12 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime as Timers};
 use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::Config;
 use tokio_postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
-use tokio_postgres::{Config, NoTls};
 
 use super::Fault;
 use super::database::{Database, Row, Statement, Value};
+use super::tls::{self, Tls};
 
 const POOL_SIZE: usize = 4;
 const WAIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,11 @@ impl ToSql for Value {
 /// The error with its causes: tokio-postgres says only "db error" by itself.
 fn fault(error: &tokio_postgres::Error) -> Fault {
     let cause = error.as_db_error().map_or_else(
-        || error.source().map(ToString::to_string),
+        || {
+            error
+                .source()
+                .map(|source| tls::distrust(source).unwrap_or_else(|| source.to_string()))
+        },
         |known| Some(known.message().to_owned()),
     );
     Fault::Postgres(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
@@ -73,16 +77,13 @@ fn fault(error: &tokio_postgres::Error) -> Fault {
 impl Postgres {
     /// A pool for the database of this URL. Nothing is connected yet.
     pub(super) fn new(url: &str) -> Result<Self, Fault> {
+        let (url, demands) = tls::Demands::of(url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             Fault::Setting(format!(
                 "it is no URL of PostgreSQL ({error}); write postgres://user:password@host:5432/database"
             ))
         })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(Fault::Setting(
-                "sslmode=require is not supported; use sslmode=disable on a network that is safe, or a tunnel".to_owned(),
-            ));
-        }
+        config.ssl_mode(demands.mode);
         config.application_name("postrider").connect_timeout(WAIT);
         let options = format!(
             "{} -c statement_timeout={STATEMENT_TIMEOUT_MS}",
@@ -91,7 +92,7 @@ impl Postgres {
         config.options(options.trim());
         let manager = Manager::from_config(
             config,
-            NoTls,
+            Tls::new(&demands)?,
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },

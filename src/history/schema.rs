@@ -2,7 +2,7 @@
 //! the same records give the same view, which is what makes a rebuild and a repetition harmless.
 
 /// Raised when the tables change; a view of another form is made anew.
-pub(super) const FORM: i64 = 2;
+pub(super) const FORM: i64 = 3;
 
 /// The ids of deliveries are hashes, and a tree of hashes costs a page of its own for each row once it is larger than the cache. So the
 /// tree that finds a delivery by its id is cut by time into buckets (see [`bucket`]): rows are written into the newest, which fits into the
@@ -26,6 +26,10 @@ CREATE INDEX IF NOT EXISTS postrider_deliveries_webhook ON postrider_deliveries 
 CREATE INDEX IF NOT EXISTS postrider_deliveries_customer ON postrider_deliveries (customer, created_at) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS postrider_deliveries_time ON postrider_deliveries (created_at);
 CREATE INDEX IF NOT EXISTS postrider_deliveries_unsuccessful ON postrider_deliveries (webhook, status, created_at, customer) WHERE status <> 'success';
+CREATE TABLE IF NOT EXISTS postrider_webhooks (
+    webhook TEXT NOT NULL, last_success_at BIGINT, last_failure_at BIGINT,
+    PRIMARY KEY (webhook)
+) {suffix};
 CREATE TABLE IF NOT EXISTS postrider_attempts (
     delivery_id TEXT NOT NULL, topic_partition BIGINT NOT NULL, topic_offset BIGINT NOT NULL,
     number BIGINT NOT NULL, replay_id TEXT, started_at BIGINT NOT NULL, duration_us BIGINT NOT NULL, outcome TEXT NOT NULL, status BIGINT,
@@ -46,6 +50,7 @@ CREATE INDEX IF NOT EXISTS postrider_dead_letters_time ON postrider_dead_letters
 pub(super) const DROP: &str = "
 DROP TABLE IF EXISTS postrider_dead_letters;
 DROP TABLE IF EXISTS postrider_attempts;
+DROP TABLE IF EXISTS postrider_webhooks;
 DROP TABLE IF EXISTS postrider_deliveries;
 DROP TABLE IF EXISTS postrider_positions;
 DROP TABLE IF EXISTS postrider_form;
@@ -103,6 +108,18 @@ pub(super) const BY_ID: &str = "WITH RECURSIVE cut (bucket) AS (
 pub(super) const ATTEMPT: &str = "INSERT INTO postrider_attempts
 (delivery_id, topic_partition, topic_offset, number, replay_id, started_at, duration_us, outcome, status, error_message, request_headers, response_headers, response_body)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
+
+/// Later times win, in whatever order they come; a time that is not given changes nothing.
+pub(super) const WEBHOOK: &str = "INSERT INTO postrider_webhooks (webhook, last_success_at, last_failure_at) VALUES ($1, $2, $3)
+ON CONFLICT (webhook) DO UPDATE SET
+last_success_at = CASE WHEN excluded.last_success_at IS NULL OR excluded.last_success_at < postrider_webhooks.last_success_at
+ THEN postrider_webhooks.last_success_at ELSE excluded.last_success_at END,
+last_failure_at = CASE WHEN excluded.last_failure_at IS NULL OR excluded.last_failure_at < postrider_webhooks.last_failure_at
+ THEN postrider_webhooks.last_failure_at ELSE excluded.last_failure_at END";
+
+/// Webhooks of which nothing was tried since a time (Unix milliseconds).
+pub(super) const FORGET_WEBHOOKS: &str = "DELETE FROM postrider_webhooks WHERE
+COALESCE(last_success_at, 0) < $1 AND COALESCE(last_failure_at, 0) < $1";
 
 pub(super) const DEAD_LETTER: &str = "INSERT INTO postrider_dead_letters
 (topic_partition, topic_offset, topic, delivery_id, webhook, customer, event_type, reason, message, attempts, last_status, died_at, replays, replayable)

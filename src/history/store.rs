@@ -137,8 +137,12 @@ impl Store {
         let mut deliveries = Vec::with_capacity(changes.len());
         let mut rest = Vec::new();
         let mut positions: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+        let mut tried: BTreeMap<&str, Tried> = BTreeMap::new();
         for change in changes {
             let attempt = change.attempt.as_ref();
+            if let (Some(attempt), Some(delivery)) = (attempt, &change.delivery) {
+                tried.entry(&delivery.webhook).or_default().note(attempt);
+            }
             let brief = attempt
                 .filter(|_| change.delivery.is_some())
                 .and_then(|attempt| attempt.brief(&change.place));
@@ -161,6 +165,14 @@ impl Store {
         for ((topic, partition), next) in positions {
             let values = vec![topic.into(), i64::from(partition).into(), next.into()];
             rest.push(statement(schema::POSITION, values));
+        }
+        for (webhook, tried) in tried {
+            let values = vec![
+                webhook.into(),
+                tried.success_ms.into(),
+                tried.failure_ms.into(),
+            ];
+            rest.push(statement(schema::WEBHOOK, values));
         }
         // In the order of the tree, which is cheapest, and in one order, so that two instances never wait for each other's rows in a circle.
         deliveries.sort_by_key(|(key, _, _)| *key);
@@ -216,6 +228,7 @@ impl Store {
         });
         let letters = self.write(&[letters])?;
         let deliveries = self.write(&[attempts, deliveries])?;
+        self.write(&[statement(schema::FORGET_WEBHOOKS, vec![before_ms.into()])])?;
         if letters + deliveries > 0 {
             self.database.compact()?;
         }
@@ -229,6 +242,25 @@ impl Store {
     pub fn bytes(&self) -> Result<i64, Fault> {
         self.prepare()?;
         self.database.bytes()
+    }
+}
+
+/// When attempts of a webhook in one batch last ended so; Unix milliseconds.
+#[derive(Default)]
+struct Tried {
+    success_ms: Option<i64>,
+    failure_ms: Option<i64>,
+}
+
+impl Tried {
+    fn note(&mut self, attempt: &AttemptRow) {
+        let ended_ms = attempt.started_at_ms + attempt.duration_us / 1000;
+        let last = if attempt.outcome == "success" {
+            &mut self.success_ms
+        } else {
+            &mut self.failure_ms
+        };
+        *last = (*last).max(Some(ended_ms));
     }
 }
 

@@ -71,7 +71,8 @@ fn difference(before_ms: i64, broker_ms: i64, after_ms: i64) -> i64 {
     }
 }
 
-fn now_ms() -> i64 {
+/// The time of this machine in Unix milliseconds.
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

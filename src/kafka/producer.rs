@@ -5,7 +5,7 @@
 //! nobody is told that it is durable. Only a record that no broker setting would ever take (it is too large, it is malformed) is refused. A fatal
 //! error of the idempotent producer ends the process: what was not acknowledged is read again by the next one.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, Message};
+use rdkafka::{ClientConfig, ClientContext, Message, Timestamp};
 use tracing::{error, warn};
 
+use super::clock::now_ms;
 use super::turns::headers_of;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
@@ -47,10 +48,18 @@ struct Again {
     on_written: OnWritten,
 }
 
+/// What is known of the client beside its queue.
+#[derive(Default)]
+struct Known {
+    fatal: AtomicBool,
+    /// Records handed over and not acknowledged.
+    waiting: AtomicUsize,
+    ahead_ms: AtomicI64,
+}
+
 struct Deliveries {
     again: Mutex<Sender<Again>>,
-    fatal: Arc<AtomicBool>,
-    waiting: Arc<AtomicUsize>,
+    known: Arc<Known>,
     metrics: Arc<Metrics>,
 }
 
@@ -58,7 +67,7 @@ impl ClientContext for Deliveries {
     fn error(&self, failure: KafkaError, reason: &str) {
         if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             error!(reason, "the producer met a fatal error");
-            self.fatal.store(true, Ordering::Release);
+            self.known.fatal.store(true, Ordering::Release);
         } else {
             tracing::debug!(%failure, reason, "producer error");
         }
@@ -83,7 +92,12 @@ impl ProducerContext for Deliveries {
                 self.produce_again(message, pending.0);
             }
             Ok(message) => {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.known.waiting.fetch_sub(1, Ordering::AcqRel);
+                if let Timestamp::LogAppendTime(appended_ms) = message.timestamp() {
+                    self.known
+                        .ahead_ms
+                        .store(now_ms() - appended_ms, Ordering::Release);
+                }
                 (pending.0)(Ok(Source {
                     topic: message.topic().into(),
                     partition: message.partition(),
@@ -96,7 +110,7 @@ impl ProducerContext for Deliveries {
                     .with_label_values(&[message.topic()])
                     .inc();
                 if let Some(too_large) = is_for_good(failure) {
-                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    self.known.waiting.fetch_sub(1, Ordering::AcqRel);
                     (pending.0)(Err(refusal(record_of(message), failure, too_large)));
                     return;
                 }
@@ -154,35 +168,29 @@ pub struct Producer {
 #[derive(Clone)]
 struct Queue {
     inner: Arc<ThreadedProducer<Deliveries>>,
-    fatal: Arc<AtomicBool>,
-    waiting: Arc<AtomicUsize>,
+    known: Arc<Known>,
 }
 
 impl Producer {
     /// Connects in the background; a broker that cannot be reached shows in metrics and in what is never acknowledged.
     pub fn start(settings: &ClientConfig, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let (again, to_repeat) = mpsc::channel();
-        let fatal = Arc::new(AtomicBool::new(false));
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let known = Arc::new(Known::default());
         let inner: ThreadedProducer<Deliveries> = settings.create_with_context(Deliveries {
             again: Mutex::new(again.clone()),
-            fatal: Arc::clone(&fatal),
-            waiting: Arc::clone(&waiting),
+            known: Arc::clone(&known),
             metrics,
         })?;
         let queue = Queue {
             inner: Arc::new(inner),
-            fatal,
-            waiting,
+            known: Arc::clone(&known),
         };
         // The thread must not keep the client alive, nor itself: it ends when the last sender is gone with the client.
         let weak = Arc::downgrade(&queue.inner);
-        let (fatal, waiting) = (Arc::clone(&queue.fatal), Arc::clone(&queue.waiting));
         let revive = move || {
             Some(Queue {
                 inner: weak.upgrade()?,
-                fatal: Arc::clone(&fatal),
-                waiting: Arc::clone(&waiting),
+                known: Arc::clone(&known),
             })
         };
         std::thread::Builder::new()
@@ -197,13 +205,13 @@ impl Producer {
     ///
     /// Not from within an [`OnWritten`], whose thread is the one that empties the queue: see [`Producer::send_later`].
     pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
-        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+        self.queue.known.waiting.fetch_add(1, Ordering::AcqRel);
         self.queue.enqueue(record, on_written);
     }
 
     /// Hands over a record without ever waiting; it is produced within about a second.
     pub fn send_later(&self, record: Outgoing, on_written: OnWritten) {
-        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+        self.queue.known.waiting.fetch_add(1, Ordering::AcqRel);
         let _ = self.again.send(Again { record, on_written });
     }
 
@@ -232,12 +240,18 @@ impl Producer {
 
     /// Whether the producer can never work again; the process must end and be started anew.
     pub fn has_failed(&self) -> bool {
-        self.queue.fatal.load(Ordering::Acquire)
+        self.queue.known.fatal.load(Ordering::Acquire)
     }
 
     /// Records handed over and not acknowledged.
     pub fn waiting(&self) -> usize {
-        self.queue.waiting.load(Ordering::Acquire)
+        self.queue.known.waiting.load(Ordering::Acquire)
+    }
+
+    /// By how many milliseconds this machine's clock was ahead of a broker's when the latest record was acknowledged (below zero: behind),
+    /// and how long the acknowledgement took. Zero before the first, and where topics are not set to LogAppendTime (KIP-32).
+    pub fn clock_ahead_ms(&self) -> i64 {
+        self.queue.known.ahead_ms.load(Ordering::Acquire)
     }
 
     /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.
@@ -276,7 +290,7 @@ impl Queue {
                 Ok(()) => return,
                 Err((failure, back)) => {
                     if let Some(too_large) = is_for_good(&failure) {
-                        self.waiting.fetch_sub(1, Ordering::AcqRel);
+                        self.known.waiting.fetch_sub(1, Ordering::AcqRel);
                         let refused = refusal(record.clone(), &failure, too_large);
                         (back.delivery_opaque.0)(Err(refused));
                         return;
@@ -285,7 +299,7 @@ impl Queue {
                         Some(RDKafkaErrorCode::QueueFull) => std::thread::sleep(FULL_QUEUE_PAUSE),
                         Some(RDKafkaErrorCode::Fatal) => {
                             // The app sees the flag and ends; the duty stays open and is read again.
-                            self.fatal.store(true, Ordering::Release);
+                            self.known.fatal.store(true, Ordering::Release);
                             return;
                         }
                         _ => {

@@ -41,8 +41,9 @@ impl Connection {
         config
     }
 
-    /// A member of a consumer group. `session_timeout` is how long the group waits for a dead member.
-    pub fn consumer(&self, group: &str, session_timeout: Duration) -> ClientConfig {
+    /// A member of a consumer group. `session_timeout` is how long the group waits for a dead member, `split` whether each partition is
+    /// read by itself.
+    pub fn consumer(&self, group: &str, session_timeout: Duration, split: bool) -> ClientConfig {
         let mut config = self.base();
         let heartbeat_ms = (session_timeout.as_millis() / 4).max(250);
         config
@@ -58,9 +59,17 @@ impl Connection {
             // The prefetch is memory that no budget of ours sees, so it is small; the pause that librdkafka makes when it
             // is full (a second by default) is short.
             .set("queued.min.messages", "5000")
-            .set("queued.max.messages.kbytes", "4096")
+            .set(
+                "queued.max.messages.kbytes",
+                if split { "256" } else { "4096" },
+            )
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100");
+        if split {
+            // Each partition has a queue of its own then, and those whose first record is not due stay full. (A record that is larger
+            // comes all the same, KIP-74.)
+            config.set("fetch.message.max.bytes", "262144");
+        }
         for (name, value) in &self.consumer_properties {
             config.set(name, value);
         }

@@ -228,25 +228,22 @@ async fn ask_to_create(
         .collect())
 }
 
-/// A topic is created before every broker knows of it; producing then fails for a moment, so wait here.
+/// A topic is created before every broker knows of it, and before the leaders of its partitions know that they are; whoever comes
+/// then fails for a moment, so wait here.
 fn wait_until_known(connection: &Connection, plans: &[Plan]) -> Result<(), Error> {
     let deadline = std::time::Instant::now() + BROKER_WAIT;
-    loop {
-        let cluster = describe(connection)?;
-        let missing = plans
-            .iter()
-            .find(|plan| !cluster.topics.contains_key(&plan.name));
-        match missing {
-            None => return Ok(()),
-            Some(plan) if std::time::Instant::now() > deadline => {
+    for plan in plans {
+        while let Err(failure) = super::table::spans(connection, &plan.name) {
+            if std::time::Instant::now() > deadline {
                 return Err(Error::NoAnswer(format!(
-                    "topic {} was created but the brokers do not show it",
+                    "topic {} was created but cannot be read: {failure}",
                     plan.name
                 )));
             }
-            Some(_) => std::thread::sleep(Duration::from_millis(50)),
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
+    Ok(())
 }
 
 /// The replication factor that this cluster can carry: what is asked for, or its number of brokers.

@@ -21,7 +21,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// The topic is missing, or the broker does not answer.
 pub fn unread(connection: &Connection, group: &str, topic: &str) -> Result<Vec<Span>, Error> {
     let mut spans = spans(connection, topic)?;
-    let consumer: BaseConsumer = connection.consumer(group, SESSION_TIMEOUT).create()?;
+    let consumer: BaseConsumer = connection
+        .consumer(group, SESSION_TIMEOUT, false)
+        .create()?;
     let mut list = TopicPartitionList::new();
     for span in &spans {
         list.add_partition(topic, span.partition);

@@ -45,7 +45,7 @@ use serde_json::Value;
 pub(crate) use compare::Scalar;
 use compare::{equal, order};
 pub use explain::{Explanation, Failure};
-pub use parse::{FilterError, MAX_BYTES, MAX_CONDITIONS, MAX_DEPTH};
+pub use parse::{FilterError, MAX_BYTES, MAX_CONDITIONS, MAX_DEPTH, OPERATORS};
 
 /// A checked filter. Cloning is cheap: clones share the conditions.
 #[derive(Debug, Clone, PartialEq)]

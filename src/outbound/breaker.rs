@@ -140,6 +140,15 @@ impl Breaker {
         }
     }
 
+    /// Counts to other figures from now on. A probe that is due at a time stays due then; the pauses after it are of the new ones.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.patience = patience;
+        self.probe_pause = self.probe_pause.clamp(
+            patience.first_probe,
+            patience.first_probe.saturating_mul(LAST_PROBE),
+        );
+    }
+
     /// Trips it whatever it has counted.
     pub fn trip(&mut self, now: Duration) {
         if self.state == State::Passing {
@@ -402,5 +411,21 @@ mod tests {
             breaker.ended(None, Duration::ZERO);
         }
         assert_eq!(breaker.state(), State::Passing);
+    }
+
+    #[test]
+    fn another_patience_holds_for_a_breaker_that_has_begun_to_count() {
+        let mut breaker = Breaker::new(Patience::default(), Duration::ZERO);
+        for second in 0..2 {
+            breaker.ended(Some(false), second * S);
+        }
+        assert_eq!(breaker.state(), State::Passing);
+        breaker.be_patient(Patience {
+            failures: 3,
+            first_probe: Duration::from_secs(5),
+        });
+        breaker.ended(Some(false), 2 * S);
+        assert_eq!(breaker.state(), State::Tripped);
+        assert_eq!(breaker.probe_pause, Duration::from_secs(5));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
-    bound_bytes: usize,
+    bound_bytes: AtomicUsize,
 }
 
 impl Budget {
@@ -18,13 +18,13 @@ impl Budget {
     pub fn new(bound_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
-            bound_bytes,
+            bound_bytes: AtomicUsize::new(bound_bytes),
         })
     }
 
     /// Whether anything more may be taken in. One delivery may exceed the bound, so that the largest can pass at all.
     pub fn has_room(&self) -> bool {
-        self.used.load(Ordering::Acquire) < self.bound_bytes
+        self.used.load(Ordering::Acquire) < self.bound_bytes.load(Ordering::Relaxed)
     }
 
     /// Takes bytes; dropping the charge gives them back.
@@ -34,6 +34,11 @@ impl Budget {
             budget: Arc::clone(self),
             bytes,
         }
+    }
+
+    /// Another bound; what is in use above it is given back as deliveries go on.
+    pub fn bound(&self, bytes: usize) {
+        self.bound_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes in use.
@@ -67,5 +72,15 @@ mod tests {
         drop(charge);
         assert!(budget.has_room());
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn another_bound_holds_for_what_is_in_use_already() {
+        let budget = Budget::new(10);
+        let _charge = budget.charge(10);
+        budget.bound(11);
+        assert!(budget.has_room());
+        budget.bound(5);
+        assert!(!budget.has_room());
     }
 }

@@ -133,6 +133,11 @@ impl<T> Lane<T> {
         };
     }
 
+    /// Takes over another patience of the breaker, which goes on as it stands.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.breaker.be_patient(patience);
+    }
+
     /// Makes the next probe due, if the endpoint is down.
     pub fn hasten_probe(&mut self, now: Duration) {
         self.breaker.hasten_probe(now);

@@ -4,7 +4,8 @@
 //! [`Finish`](shard::Finish). What follows from it (retry, dead letter) is decided above; nothing here writes to Kafka.
 //!
 //! - [`shard`]: the thread that owns lanes and connections
-//! - [`lane`]: queue, concurrency ([`window`]), [`limiter`], [`breaker`] and gate of one webhook; [`budget`]: the bytes of all
+//! - [`lane`]: queue, concurrency ([`window`]), [`limiter`], [`breaker`] and gate of one webhook; [`budget`]: the bytes of all;
+//!   [`limits`]: what may change in a running instance
 //! - [`notice`]: what a lane learns of its endpoint that others must know
 //! - [`request`], [`signature`]: the headers of one attempt
 //! - [`http`], [`guard`]: the request and where it may go
@@ -16,6 +17,7 @@ pub mod guard;
 pub mod http;
 pub mod lane;
 pub mod limiter;
+pub mod limits;
 pub mod notice;
 pub mod request;
 pub mod shard;
@@ -34,9 +36,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 use crate::metrics::Metrics;
+use crate::traces::Tracer;
 use breaker::Standings;
 use guard::Guard;
 use http::Client;
+use limits::Limits;
 use notice::{KeepsUp, Recall, Report};
 use shard::{Conclude, Order, ShardSettings, Submission};
 
@@ -53,12 +57,8 @@ pub enum Error {
 pub struct Settings {
     /// Threads that send; at least one.
     pub shards: usize,
-    /// Requests of the whole instance.
-    pub max_in_flight: u32,
-    /// Of the breakers.
-    pub patience: breaker::Patience,
-    /// An endpoint without one success for so long is given up; zero: never.
-    pub disable_after: Duration,
+    /// Of the whole instance.
+    pub limits: Limits,
     pub report: Report,
     pub recall: Recall,
     pub keeps_up: KeepsUp,
@@ -69,6 +69,8 @@ pub struct Settings {
     pub allow_networks: Vec<IpNet>,
     /// Webhooks that may have metrics of their own.
     pub labelled_webhooks: usize,
+    /// `None` where nothing is traced.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The running shards.
@@ -89,10 +91,6 @@ impl Outbound {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Error> {
         let count = settings.shards.max(1);
-        let share = settings
-            .max_in_flight
-            .div_ceil(u32::try_from(count).unwrap_or(1))
-            .max(1);
         let standings = Arc::new(Standings::default());
         let mut shards = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -113,9 +111,7 @@ impl Outbound {
             }
             let settings = ShardSettings {
                 client,
-                max_in_flight: share,
-                patience: settings.patience,
-                disable_after: settings.disable_after,
+                limits: settings.limits.of_a_shard(count),
                 report: Arc::clone(&settings.report),
                 recall: Arc::clone(&settings.recall),
                 keeps_up: Arc::clone(&settings.keeps_up),
@@ -123,6 +119,7 @@ impl Outbound {
                 standings: Arc::clone(&standings),
                 conclude: Arc::clone(conclude),
                 metrics: Arc::clone(metrics),
+                tracer: settings.tracer.clone(),
             };
             #[expect(
                 clippy::disallowed_methods,
@@ -173,6 +170,12 @@ impl Outbound {
     /// Everything that waits is given back, now and from now on; requests under way go on.
     pub fn park(&self) {
         self.order(|| Order::Park);
+    }
+
+    /// New limits of the whole instance. What is under way goes on.
+    pub fn limit(&self, limits: Limits) {
+        let limits = limits.of_a_shard(self.shards.len());
+        self.order(|| Order::Limit(limits));
     }
 
     fn order(&self, order: impl Fn() -> Order) {

@@ -13,10 +13,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGE
 use url::Url;
 
 use super::signature::SigningKey;
-use crate::subscription::{self, Subscription};
+use crate::subscription::{self, BodyForm, Subscription};
 
+mod body;
 mod custom;
 
+pub use body::body_of;
 pub use custom::{Auth, LONGEST_HEADER, MOST_HEADERS, check_cookie, check_header};
 
 /// The longest deadline of an attempt. A longer one is cut to this, so that adding it to a clock is always possible.
@@ -81,6 +83,8 @@ pub struct Endpoint {
     pub(super) method: Method,
     pub(super) timeout: Duration,
     pub(super) verify_ssl: bool,
+    /// What stands in its requests.
+    pub(super) body: BodyForm,
     headers: HeaderMap,
     signing_keys: Vec<SigningKey>,
     /// From this Unix second on only the newest key signs.
@@ -129,6 +133,7 @@ impl Endpoint {
             method,
             timeout: timeout.min(LONGEST_TIMEOUT),
             verify_ssl,
+            body: BodyForm::Event,
             headers,
             signing_keys,
             old_keys_until: u64::MAX,
@@ -165,6 +170,7 @@ impl Endpoint {
             timeout: webhook.timeout,
             verify_ssl: webhook.verify_ssl,
         })?;
+        endpoint.body = webhook.body;
         if let Some(end) = webhook.old_secret_expires_at {
             endpoint.old_keys_until = u64::try_from(end.as_second()).unwrap_or(0);
         }
@@ -214,7 +220,7 @@ pub struct Attempt<'a> {
     pub unix_seconds: u64,
     /// W3C trace context of the event, if it had one.
     pub traceparent: Option<&'a str>,
-    /// The producer's bytes.
+    /// What is sent, and signed; made by [`body_of`].
     pub body: &'a [u8],
 }
 

@@ -12,25 +12,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::breaker::{Patience, Standings, State};
+use super::breaker::Standings;
 use super::budget::Charge;
 use super::http::Client;
 use super::lane::{Admission, Arrival, Lane, Turn};
 use super::limiter::Limiter;
+use super::limits::Limits;
 use super::notice::{KeepsUp, Recall, Report, Signs};
 use super::request::Endpoint;
-use crate::attempt::{Attempt, Outcome};
+use crate::attempt::Attempt;
 use crate::delivery::{Delivery, Waiting};
 use crate::kafka::receipt::{Assignment, Receipt, Standing};
 use crate::metrics::Metrics;
 use crate::subscription::{Subscription, WebhookId};
+use crate::traces::Tracer;
 
 mod sending;
+mod sweeping;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// A lane without work is forgotten after this; its rate limit would be full again by then or is made anew from the
-/// assignment's beginning.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const ORDERS_AT_ONCE: usize = 256;
 /// When to ask again whether Kafka keeps up.
 const FEED_AGAIN: Duration = Duration::from_millis(5);
@@ -62,14 +62,13 @@ pub(super) enum Order {
     Fence,
     /// Give back everything that waits, now and from now on.
     Park,
+    /// Keep to these limits from now on.
+    Limit(Limits),
 }
 
 pub(super) struct ShardSettings {
     pub client: Client,
-    pub max_in_flight: u32,
-    pub patience: Patience,
-    /// An endpoint without one success for so long is given up; zero: never.
-    pub disable_after: Duration,
+    pub limits: Limits,
     pub report: Report,
     pub recall: Recall,
     pub keeps_up: KeepsUp,
@@ -78,6 +77,7 @@ pub(super) struct ShardSettings {
     pub standings: Arc<Standings>,
     pub conclude: Conclude,
     pub metrics: Arc<Metrics>,
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 struct WebhookLane {
@@ -99,6 +99,7 @@ struct WebhookLane {
 pub(super) struct Shard {
     settings: ShardSettings,
     clock: Instant,
+    limits: Cell<Limits>,
     lanes: RefCell<HashMap<WebhookId, WebhookLane>>,
     in_flight: Cell<u32>,
     /// Lanes that could send but for `max_in_flight` or a Kafka that does not keep up, in the order in which they asked.
@@ -112,6 +113,7 @@ pub(super) struct Shard {
 /// Runs a shard until its orders end and its last request has.
 pub(super) async fn run(settings: ShardSettings, mut orders: UnboundedReceiver<Order>) {
     let shard = Rc::new(Shard {
+        limits: Cell::new(settings.limits),
         settings,
         clock: Instant::now(),
         lanes: RefCell::default(),
@@ -134,6 +136,7 @@ pub(super) async fn run(settings: ShardSettings, mut orders: UnboundedReceiver<O
                         Order::Submit(submission) => shard.submit(*submission),
                         Order::Fence => shard.fence(),
                         Order::Park => shard.park(),
+                        Order::Limit(limits) => shard.limit(limits),
                     }
                 }
             }
@@ -203,7 +206,7 @@ impl Shard {
 
     fn open(&self, submission: &Submission, now: Duration) -> WebhookLane {
         let webhook = &submission.webhook;
-        let mut lane = Lane::new(webhook.max_concurrency, self.settings.patience, now);
+        let mut lane = Lane::new(webhook.max_concurrency, self.limits.get().patience, now);
         lane.configure(webhook.max_concurrency, self.limiter(submission));
         let signs = self.recall(&mut lane, webhook, now);
         let labelled = self.labelled.get() < self.settings.labelled_webhooks;
@@ -227,7 +230,7 @@ impl Shard {
     /// Begins a lane's breaker with what is remembered of its endpoint: a new owner probes first, rather than fail ten times more.
     fn recall(&self, lane: &mut Lane<Submission>, webhook: &Subscription, now: Duration) -> Signs {
         let signs = (self.settings.recall)(webhook);
-        lane.recall(signs.tripped_for, self.settings.patience, now);
+        lane.recall(signs.tripped_for, self.limits.get().patience, now);
         self.settings.standings.set(&webhook.id, lane.state());
         signs
     }
@@ -330,7 +333,7 @@ impl Shard {
 
     /// Whether a request more may be made. Where Kafka is behind, somebody asks again.
     fn has_room(self: &Rc<Self>) -> bool {
-        if self.in_flight.get() >= self.settings.max_in_flight {
+        if self.in_flight.get() >= self.limits.get().max_in_flight {
             return false;
         }
         if (self.settings.keeps_up)() {
@@ -389,61 +392,5 @@ impl Shard {
         for submission in waiting {
             self.finish(submission, Finish::Parked);
         }
-    }
-
-    fn sweep(self: &Rc<Self>) {
-        let now = self.now();
-        let mut back = Vec::new();
-        // Giving back is writing too: while Kafka does not keep up, what waits waits here.
-        let gives_back = (self.settings.keeps_up)();
-        self.lanes.borrow_mut().retain(|id, lane| {
-            if gives_back {
-                back.extend(lane.lane.sweep(now));
-            }
-            let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
-            // While it fails it is remembered, or a lane made anew would begin with ten more failures.
-            let fails =
-                lane.lane.state() != State::Passing || lane.signs.failing_since_ms.is_some();
-            let keep = lane.lane.pending() > 0 || !idle || (fails && lane.assignment.is_live());
-            if lane.labelled {
-                self.show(id, lane, keep);
-            }
-            if !keep {
-                self.settings.standings.set(id, State::Passing);
-            }
-            keep
-        });
-        for (submission, pause, waiting) in back {
-            self.put_off(submission, pause, waiting);
-        }
-    }
-
-    /// Brings the gauges of a webhook up to now, or takes all its metrics away with its lane.
-    fn show(&self, id: &WebhookId, lane: &WebhookLane, keep: bool) {
-        let metrics = &self.settings.metrics;
-        let label: &[&str] = &[id.as_str()];
-        if keep {
-            let pending = i64::try_from(lane.lane.pending()).unwrap_or(i64::MAX);
-            metrics
-                .webhook_pending
-                .with_label_values(label)
-                .set(pending);
-            let unix_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
-            let age_ms = lane.lane.oldest().map_or(0, |oldest| {
-                unix_ms.saturating_sub(oldest.delivery.created_at_ms)
-            });
-            metrics
-                .webhook_oldest_pending
-                .with_label_values(label)
-                .set(age_ms.max(0) as f64 / 1000.0);
-            return;
-        }
-        let _ = metrics.webhook_pending.remove_label_values(label);
-        let _ = metrics.webhook_oldest_pending.remove_label_values(label);
-        for outcome in Outcome::ALL {
-            let label: &[&str] = &[id.as_str(), outcome.as_str()];
-            let _ = metrics.webhook_attempts.remove_label_values(label);
-        }
-        self.labelled.set(self.labelled.get().saturating_sub(1));
     }
 }

@@ -5,6 +5,7 @@
 //! transitions. Nothing is entered here before it has come back from the topic, so all instances see one order.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ const CATALOG_AGE: Duration = Duration::from_secs(5);
 pub struct Conditions {
     known: RwLock<HashMap<WebhookId, Condition>>,
     /// Deliveries of an endpoint that has been tripped for longer are held.
-    hold_after: Duration,
+    hold_after_seconds: AtomicU64,
     key: Option<SealingKey>,
     /// The version of each webhook that was disabled here: many requests may be under way when the first 410 comes.
     disabled: Mutex<HashMap<WebhookId, u64>>,
@@ -40,10 +41,16 @@ impl Conditions {
     pub fn new(hold_after: Duration, key: Option<SealingKey>) -> Self {
         Self {
             known: RwLock::default(),
-            hold_after,
+            hold_after_seconds: AtomicU64::new(hold_after.as_secs()),
             key,
             disabled: Mutex::default(),
         }
+    }
+
+    /// Another time after which deliveries are held.
+    pub fn hold_after(&self, limit: Duration) {
+        self.hold_after_seconds
+            .store(limit.as_secs(), Ordering::Relaxed);
     }
 
     /// Enters what a record says, or forgets a webhook.
@@ -75,7 +82,9 @@ impl Conditions {
     /// Whether deliveries of this webhook are held because its endpoint has been down for long.
     pub fn is_holding(&self, webhook: &Subscription, now_ms: i64) -> bool {
         self.tripped_for(webhook, now_ms)
-            .is_some_and(|tripped_for| tripped_for >= self.hold_after)
+            .is_some_and(|tripped_for| {
+                tripped_for.as_secs() >= self.hold_after_seconds.load(Ordering::Relaxed)
+            })
     }
 
     /// Whether a webhook of this version has not been disabled here before.

@@ -21,28 +21,24 @@ pub mod test_event;
 pub mod topics;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use tracing::error;
 
 use crate::delivery::{DeadReason, Delivery, Ending};
+pub use crate::kafka::clock::now_ms;
 use crate::kafka::producer::Producer;
 use crate::kafka::receipt::{Receipt, SharedReceipt};
 use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
+use crate::traces::span::Span;
+use crate::traces::{Tracer, names};
 use alerts::Alerts;
 use conditions::Conditions;
+use hold::Paces;
 use topics::Topics;
-
-/// Unix milliseconds.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
-}
 
 /// What the loops share.
 pub struct Ways {
@@ -50,8 +46,12 @@ pub struct Ways {
     pub producer: Producer,
     pub catalog: Arc<Catalog>,
     pub conditions: Arc<Conditions>,
+    /// Of what is held; a reload of the configuration changes them.
+    pub paces: ArcSwap<Paces>,
     pub alerts: Alerts,
     pub metrics: Arc<Metrics>,
+    /// `None` where nothing is traced.
+    pub tracer: Option<Arc<Tracer>>,
     /// The name before a stage's in a consumer group's name, `postrider`.
     pub group: String,
     /// Whether every attempt is written to the attempts topic.
@@ -162,12 +162,26 @@ impl Ways {
         stage: &'static str,
         done: SharedReceipt,
     ) {
+        self.put_traced(delivery, topic, keyed_by_webhook, stage, done, None);
+    }
+
+    /// The same with the span of the write, where it is traced.
+    pub(crate) fn put_traced(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        topic: &Arc<str>,
+        keyed_by_webhook: bool,
+        stage: &'static str,
+        done: SharedReceipt,
+        span: Option<Box<Span>>,
+    ) {
         let record = delivery.to_record(topic, keyed_by_webhook);
         let ways = Arc::clone(self);
         self.producer.send(
             &record,
             Box::new(move |written| match written {
                 Ok(_) => {
+                    ways.end(span, None);
                     // Of all that comes this way, only the ladder's topics are not keyed by webhook.
                     fail::fail_point!(
                         "deliver-after-retry-written",
@@ -178,6 +192,7 @@ impl Ways {
                 }
                 Err(refused) => {
                     let message = refused.to_string();
+                    ways.end(span, Some(("too_large", &message)));
                     let letter = dead_letter::of_refused(
                         *refused.record,
                         &message,
@@ -189,6 +204,16 @@ impl Ways {
                 }
             }),
         );
+    }
+
+    /// Ends a span, if there is one; `fault` is why nothing came of it, in a word and in a sentence.
+    pub(crate) fn end(&self, span: Option<Box<Span>>, fault: Option<(&str, &str)>) {
+        if let (Some(tracer), Some(mut span)) = (&self.tracer, span) {
+            if let Some((kind, message)) = fault {
+                names::failed(&mut span, kind, message);
+            }
+            tracer.end(*span);
+        }
     }
 
     /// Puts a delivery on the ladder until its due time.

@@ -47,6 +47,7 @@ impl Releasing {
     /// How long the head of each rung has been there; what no metric of Kafka's client tells.
     fn show(&mut self) {
         let now_ms = now_ms();
+        let brokers_ms = now_ms - self.ways.producer.clock_ahead_ms();
         if now_ms.saturating_sub(self.shown_ms).unsigned_abs() < SHOW.as_millis() as u64 {
             return;
         }
@@ -54,13 +55,14 @@ impl Releasing {
         let gauge = &self.ways.metrics.delayed_oldest;
         gauge.reset();
         for (rung, since_ms) in self.release.oldest() {
-            let seconds = now_ms.saturating_sub(since_ms).max(0) as f64 / 1000.0;
+            let seconds = brokers_ms.saturating_sub(since_ms).max(0) as f64 / 1000.0;
             gauge.with_label_values(&[rung.name]).set(seconds);
         }
     }
 
     fn act(&mut self) {
-        self.release.due(now_ms(), &mut self.steps);
+        let ahead_ms = self.ways.producer.clock_ahead_ms();
+        self.release.due(now_ms(), ahead_ms, &mut self.steps);
         for step in self.steps.drain(..) {
             match step {
                 Step::Dispatch(due) => {
@@ -113,7 +115,8 @@ impl Stage for Releasing {
     }
 
     fn patience(&self) -> Duration {
-        let Some(next_ms) = self.release.next_ms() else {
+        let ahead_ms = self.ways.producer.clock_ahead_ms();
+        let Some(next_ms) = self.release.next_ms(ahead_ms) else {
             return TICK;
         };
         let wait_ms = next_ms.saturating_sub(now_ms()).clamp(0, 20);

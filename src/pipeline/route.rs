@@ -11,8 +11,10 @@ use crate::intake::decode::{Decoded, decode};
 use crate::kafka::consumer::Stage;
 use crate::kafka::receipt::Receipt;
 use crate::matching::catalog::Candidate;
-use crate::record::Record;
+use crate::record::{Record, header_text};
 use crate::retry::dead_letter;
+use crate::traces::names;
+use crate::traces::span::Span;
 
 const STAGE: &str = "route";
 
@@ -40,15 +42,39 @@ impl Stage for Route {
             }
             Decoded::Undecodable(reason) => {
                 tracing::warn!(stage = STAGE, source = %record.source(), reason, "a record is no event; it goes to the dead letters");
+                let span = self.process(&record);
+                self.ways.end(span, Some(("undecodable", &reason)));
                 self.ways.bury_undecodable(&record, &reason, STAGE, receipt);
             }
-            Decoded::Event(event) => self.fan_out(&record, &event, receipt),
+            Decoded::Event(event) => {
+                let span = self.process(&record);
+                self.fan_out(&record, &event, receipt, span.as_deref());
+                self.ways.end(span, None);
+            }
         }
     }
 }
 
 impl Route {
-    fn fan_out(&self, record: &Record, event: &Event, receipt: Receipt) {
+    /// The span of a record, if it is traced.
+    fn process(&self, record: &Record) -> Option<Box<Span>> {
+        let tracer = self.ways.tracer.as_ref()?;
+        let mut span = tracer.enter(header_text(&record.headers, "traceparent"))?;
+        names::process(&mut span, record, &self.ways.group_of(STAGE));
+        Some(Box::new(span))
+    }
+
+    /// The span of writing a delivery, below that of its record; the delivery carries it.
+    fn send(&self, delivery: &mut Delivery, parent: Option<&Span>) -> Option<Box<Span>> {
+        let tracer = self.ways.tracer.as_ref()?;
+        let mut span = tracer.below(&parent?.context)?;
+        let topic = &self.ways.topics.dispatch;
+        names::send(&mut span, topic, &delivery.id, delivery.webhook.as_str());
+        delivery.traced.publish = Some(span.context);
+        Some(Box::new(span))
+    }
+
+    fn fan_out(&self, record: &Record, event: &Event, receipt: Receipt, span: Option<&Span>) {
         let metrics = &self.ways.metrics;
         let topic: &[&str] = &[&record.topic];
         let catalog = self.ways.catalog.now();
@@ -76,12 +102,16 @@ impl Route {
             );
             let webhook = &candidate.webhook;
             let customer = webhook.customer.as_ref();
-            let delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
+            let mut delivery =
+                Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
             let part = receipt.clone();
             match &candidate.filter_fault {
-                None => self
-                    .ways
-                    .put(&delivery, &self.ways.topics.dispatch, true, STAGE, part),
+                None => {
+                    let span = self.send(&mut delivery, span);
+                    let dispatch = &self.ways.topics.dispatch;
+                    self.ways
+                        .put_traced(&delivery, dispatch, true, STAGE, part, span);
+                }
                 Some(fault) => {
                     let letter = dead_letter::of_delivery(
                         &delivery,

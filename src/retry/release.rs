@@ -26,9 +26,9 @@ pub struct Arrival<T> {
     pub topic: Arc<str>,
     pub partition: i32,
     pub rung: &'static Rung,
-    /// When the broker appended it, Unix milliseconds.
+    /// When the broker appended it, Unix milliseconds of its clock.
     pub appended_ms: i64,
-    /// Not to be dispatched before, Unix milliseconds.
+    /// Not to be dispatched before, Unix milliseconds of ours.
     pub due_ms: i64,
     /// What holding it costs.
     pub bytes: usize,
@@ -36,8 +36,18 @@ pub struct Arrival<T> {
 }
 
 struct Head<T> {
-    release_ms: i64,
+    /// When its residency is over, by the broker's clock.
+    leaves_ms: i64,
     arrival: Arrival<T>,
+}
+
+impl<T> Head<T> {
+    /// When it goes on, by our clock, which is ahead of the broker's by `ahead_ms`. A delivery that is due before its residency is over (it
+    /// cannot be, unless clocks differ) is not kept longer.
+    fn goes_on_ms(&self, ahead_ms: i64) -> i64 {
+        let leaves_ms = self.leaves_ms.saturating_add(ahead_ms);
+        leaves_ms.min(self.arrival.due_ms)
+    }
 }
 
 struct Near<T> {
@@ -101,22 +111,19 @@ impl<T> Release<T> {
             arrival.rung.residency
         };
         let residency_ms = i64::try_from(residency.as_millis()).unwrap_or(i64::MAX);
-        // A delivery whose due time comes before its residency is over (it cannot, unless clocks differ) is not kept longer.
-        let release_ms = arrival
-            .appended_ms
-            .saturating_add(residency_ms)
-            .min(arrival.due_ms);
         self.heads.push(Head {
-            release_ms,
+            leaves_ms: arrival.appended_ms.saturating_add(residency_ms),
             arrival,
         });
     }
 
-    /// Everything whose time has come, appended to `steps`.
-    pub fn due(&mut self, now_ms: i64, steps: &mut Vec<Step<T>>) {
+    /// Everything whose time has come, appended to `steps`. `ahead_ms` is by how much our clock, which says `now_ms`, is ahead of the broker's,
+    /// which says when a record was put on its rung: were they taken for one, a record on a rung shorter than the difference would have
+    /// served its time on arrival, and would go round as fast as Kafka takes it.
+    pub fn due(&mut self, now_ms: i64, ahead_ms: i64, steps: &mut Vec<Step<T>>) {
         let mut index = 0;
         while let Some(head) = self.heads.get(index) {
-            if head.release_ms > now_ms {
+            if head.goes_on_ms(ahead_ms) > now_ms {
                 index += 1;
                 continue;
             }
@@ -158,10 +165,14 @@ impl<T> Release<T> {
         }
     }
 
-    /// When something is due next, Unix milliseconds.
-    pub fn next_ms(&self) -> Option<i64> {
+    /// When something is due next, Unix milliseconds; `ahead_ms` as in [`Release::due`].
+    pub fn next_ms(&self, ahead_ms: i64) -> Option<i64> {
         let near = self.near.peek().map(|Reverse(near)| near.due_ms);
-        let head = self.heads.iter().map(|head| head.release_ms).min();
+        let head = self
+            .heads
+            .iter()
+            .map(|head| head.goes_on_ms(ahead_ms))
+            .min();
         near.into_iter().chain(head).min()
     }
 
@@ -231,8 +242,35 @@ mod tests {
 
     fn steps(release: &mut Release<u32>, now_ms: i64) -> Vec<Step<u32>> {
         let mut steps = Vec::new();
-        release.due(now_ms, &mut steps);
+        release.due(now_ms, 0, &mut steps);
         steps
+    }
+
+    #[test]
+    fn a_clock_that_is_an_hour_ahead_of_the_brokers_lets_nothing_go_round_its_rung() {
+        let (mut release, ahead_ms) = (Release::new(1000), 3_600_000);
+        let mut steps = Vec::new();
+        let due_ms = ahead_ms + 1_000_000;
+        release.arrive(arrival(&RUNGS[6], 0, due_ms, 1));
+        release.due(ahead_ms, ahead_ms, &mut steps);
+        assert_eq!(steps, [], "put there just now");
+        assert_eq!(release.next_ms(ahead_ms), Some(ahead_ms + 960_000));
+        release.due(ahead_ms + 960_000, ahead_ms, &mut steps);
+        assert_eq!(steps, [Step::Move(&RUNGS[1], 1)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_an_hour_behind_the_brokers_keeps_nothing_for_longer() {
+        let (mut release, ahead_ms) = (Release::new(1000), -3_600_000);
+        let mut steps = Vec::new();
+        release.arrive(arrival(&RUNGS[2], 0, ahead_ms + 60_500, 1));
+        release.due(ahead_ms + 59_999, ahead_ms, &mut steps);
+        assert_eq!(release.held(), 1);
+        assert!(!release.wants("1m", 0));
+        release.due(ahead_ms + 60_000, ahead_ms, &mut steps);
+        assert!(release.wants("1m", 0), "it waits in the heap now");
+        release.due(ahead_ms + 60_500, ahead_ms, &mut steps);
+        assert_eq!(steps, [Step::Dispatch(1)]);
     }
 
     #[test]
@@ -244,7 +282,7 @@ mod tests {
         assert_eq!(steps(&mut release, 59_999), vec![]);
         assert_eq!(steps(&mut release, 60_000), vec![]);
         assert!(release.wants("1m", 0), "it waits in the heap now");
-        assert_eq!(release.next_ms(), Some(63_000));
+        assert_eq!(release.next_ms(0), Some(63_000));
         assert_eq!(steps(&mut release, 62_999), vec![]);
         assert_eq!(steps(&mut release, 63_000), vec![Step::Dispatch(1)]);
     }
@@ -306,7 +344,7 @@ mod tests {
             }
             let mut out = 0;
             let mut now = 0;
-            while let Some(next) = release.next_ms() {
+            while let Some(next) = release.next_ms(0) {
                 now = now.max(next);
                 for step in steps(&mut release, now) {
                     match step {

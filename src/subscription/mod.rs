@@ -84,6 +84,24 @@ impl fmt::Display for Method {
     }
 }
 
+/// What stands in the body of a delivery's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    /// The producer's bytes, untouched.
+    #[default]
+    Event,
+    /// `{"id", "result"}`, both text, as NetPulse's callers send it.
+    Netpulse,
+}
+
+impl BodyForm {
+    /// Whether it is what a webhook has that names none.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a request proves to the receiver who sends it, beside the signature.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -166,6 +184,8 @@ pub struct Subscription {
     pub url: Url,
     /// How to send.
     pub method: Method,
+    /// What to send.
+    pub body: BodyForm,
     /// Types or globs; at least one.
     pub event_types: Vec<String>,
     /// Conditions on the event: an object, whose operators `matching` checks, not this module.
@@ -214,6 +234,15 @@ impl Subscription {
         serde_json::to_value(View::of(self)).unwrap_or_default()
     }
 
+    /// Pauses or resumes it; nothing changes where it is so already.
+    pub fn set_paused(&mut self, paused: bool, now: Timestamp) {
+        if self.paused != paused {
+            self.paused = paused;
+            self.updated_at = now;
+            self.version += 1;
+        }
+    }
+
     /// Puts a new signing secret in front and keeps the one that was newest, so that a receiver can change over.
     pub fn rotate_secret(&mut self, secret: String, now: Timestamp) {
         self.secrets.insert(0, secret);
@@ -221,13 +250,6 @@ impl Subscription {
         self.old_secret_expires_at = None;
         self.updated_at = now;
         self.version += 1;
-    }
-
-    /// The secrets to sign with at this time, newest first.
-    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &str> {
-        let ended = self.old_secret_expires_at.is_some_and(|end| end <= now);
-        let live = if ended { 1 } else { self.secrets.len() };
-        self.secrets.iter().take(live).map(String::as_str)
     }
 
     /// The contract's names of the fields in which two webhooks differ; id, version and times are left out.
@@ -239,6 +261,7 @@ impl Subscription {
             ("tags", self.tags != other.tags),
             ("url", self.url != other.url),
             ("method", self.method != other.method),
+            ("body", self.body != other.body),
             ("event_types", self.event_types != other.event_types),
             ("filter", self.filter != other.filter),
             ("headers", self.headers != other.headers),
@@ -285,6 +308,7 @@ impl fmt::Debug for Subscription {
             .field("name", &self.name)
             .field("url", &url.as_str())
             .field("method", &self.method)
+            .field("body", &self.body)
             .field("event_types", &self.event_types)
             .field("filter", &self.filter)
             .field("headers", &self.headers.keys())

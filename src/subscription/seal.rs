@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Auth, Customer, Method, RateLimit, Subscription, WebhookId};
+use super::{Auth, BodyForm, Customer, Method, RateLimit, Subscription, WebhookId};
 pub use key::{InvalidKey, SealingKey};
 
 /// The form that this program writes. A reader refuses higher ones rather than lose what it does not know.
@@ -99,6 +99,8 @@ struct Record {
     tags: Vec<String>,
     url: Url,
     method: Method,
+    #[serde(default, skip_serializing_if = "BodyForm::is_default")]
+    body: BodyForm,
     event_types: Vec<String>,
     filter: Option<serde_json::Value>,
     enabled: bool,
@@ -194,6 +196,7 @@ pub fn to_record(
         tags: subscription.tags.clone(),
         url: subscription.url.clone(),
         method: subscription.method,
+        body: subscription.body,
         event_types: subscription.event_types.clone(),
         filter: subscription.filter.clone(),
         enabled: subscription.enabled,
@@ -247,6 +250,7 @@ pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscriptio
         tags: record.tags,
         url: record.url,
         method: record.method,
+        body: record.body,
         event_types: record.event_types,
         filter: record.filter,
         headers: secrets.headers,

@@ -272,3 +272,15 @@ fn a_generated_secret_is_shown_once_and_has_the_standard_form() {
         made.subscription.secrets
     );
 }
+
+#[test]
+fn a_webhook_is_another_version_when_it_is_paused_or_resumed_and_the_same_when_it_was_so_before() {
+    let mut webhook = stored();
+    webhook.set_paused(true, at(150));
+    assert_eq!((webhook.paused, webhook.version), (true, 2));
+    assert_eq!(webhook.updated_at, at(150));
+    webhook.set_paused(true, at(160));
+    assert_eq!((webhook.version, webhook.updated_at), (2, at(150)));
+    webhook.set_paused(false, at(170));
+    assert_eq!((webhook.paused, webhook.version), (false, 3));
+}

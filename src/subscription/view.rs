@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Auth, Customer, MASK, Method, RateLimit, Subscription, WebhookId};
+use super::{Auth, BodyForm, Customer, MASK, Method, RateLimit, Subscription, WebhookId};
 
 /// The public form of a [`Subscription`]. Serialized, it reads in the order of the contract's table.
 #[derive(Debug, Clone, Serialize)]
@@ -17,6 +17,7 @@ pub struct View {
     pub(super) tags: Vec<String>,
     pub(super) url: String,
     pub(super) method: Method,
+    pub(super) body: BodyForm,
     pub(super) event_types: Vec<String>,
     pub(super) filter: Option<serde_json::Value>,
     pub(super) headers: BTreeMap<String, &'static str>,
@@ -47,6 +48,7 @@ impl View {
             tags: subscription.tags.clone(),
             url: subscription.url.to_string(),
             method: subscription.method,
+            body: subscription.body,
             event_types: subscription.event_types.clone(),
             filter: subscription.filter.clone(),
             headers: masked(&subscription.headers),

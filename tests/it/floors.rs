@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const STAGES: [&str; 6] = ["intake", "matching", "outbound", "retry", "history", "web"];
 /// What stands below the stages.
-const NOUNS: [&str; 7] = [
+const NOUNS: [&str; 8] = [
     "event",
     "subscription",
     "delivery",
@@ -15,6 +15,7 @@ const NOUNS: [&str; 7] = [
     "record",
     "metrics",
     "token",
+    "traces",
 ];
 const LINES: usize = 360;
 /// Longer than the rule, each with what would have to happen. Shorten one and take it out of here.
@@ -167,7 +168,7 @@ fn only_the_kafka_part_knows_the_kafka_client() {
 
 #[test]
 fn pure_files_import_no_runtime_and_no_client() {
-    const PURE: [&str; 17] = [
+    const PURE: [&str; 20] = [
         "kafka/finished.rs",
         "kafka/ledger.rs",
         "retry/ladder.rs",
@@ -185,6 +186,9 @@ fn pure_files_import_no_runtime_and_no_client() {
         "outbound/signature.rs",
         "intake/decode.rs",
         "delivery.rs",
+        "traces/context.rs",
+        "traces/names.rs",
+        "traces/span.rs",
     ];
     let sources = sources();
     for pure in PURE {

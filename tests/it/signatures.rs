@@ -174,3 +174,34 @@ fn while_a_secret_is_rotated_both_the_old_and_the_new_one_verify() {
     assert!(!standard_accepts(&third, request));
     assert_the_webnet_examples_accept(request, &new);
 }
+
+#[test]
+fn a_netpulse_receiver_gets_id_and_result_signed_as_they_arrive_and_the_same_in_every_attempt() {
+    let cluster = Cluster::named("netpulse");
+    let receiver = Receiver::answering(500);
+    let plain = Receiver::accepting();
+    let router = Router::start(&cluster, &["events.job"], "");
+    let secret = secret_of(b"n");
+    let fields = json!({"body": "netpulse", "method": "PUT", "secret": secret, "timeout": 5.0, "max_retries": 1, "retry_backoff": 1});
+    router.subscribe("wh_netpulse", &receiver.url("/callback"), fields);
+    router.subscribe("wh_plain", &plain.url("/"), json!({}));
+    let event = "{ \"event_type\":\"job.completed\", \"customer\":1,\n \"job\": {\"id\": \"job-uuid-here\", \"result\": \"Z\u{fc}rich\\n up\"} }";
+    cluster.produce(&cluster.name("events.job"), &Sent::new(event));
+
+    let letter = &router.wait_for_dead_letters(1)[0];
+
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 2);
+    for request in &requests {
+        assert_eq!(request.method, "PUT");
+        assert_eq!(
+            String::from_utf8_lossy(&request.body),
+            "{\"id\":\"job-uuid-here\",\"result\":\"Z\u{fc}rich\\n up\"}"
+        );
+        assert!(standard_accepts(&Webhook::new(&secret).unwrap(), request));
+        assert_the_webnet_examples_accept(request, &secret);
+    }
+    // Only what is sent has that form: the topics and everybody else have the producer's bytes.
+    assert_eq!(letter.text(), event);
+    assert_eq!(plain.wait_for(1, SOON)[0].body, event);
+}

@@ -259,10 +259,11 @@ impl Known {
             into: None,
             again: order.again,
             reason: order.discard.clone().unwrap_or_default(),
-            rate: order
-                .discard
-                .is_none()
-                .then_some(order.rate.unwrap_or(self.rate)),
+            rate: order.discard.is_none().then_some(
+                order
+                    .rate
+                    .unwrap_or_else(|| self.running.ways.paces.load().per_second),
+            ),
             limit: order.limit,
             max_replays: order.max_replays,
             // A discard is done with its record; the routers must not take it for a replay.

@@ -5,6 +5,7 @@
 
 mod letters;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -16,9 +17,11 @@ use tracing::warn;
 use super::health::Running;
 use crate::history::query::{DeliveryCursor, DeliveryFilter as Wanted};
 use crate::history::rows::{AttemptRow, DeliveryRow};
+use crate::history::webhook_queries::Recent;
 use crate::history::{Fault, Scope, Store};
 use crate::outbound::guard::Guard;
 use crate::pipeline::replaying::{Error, Replaying};
+use crate::subscription::Subscription;
 use crate::web::api::past::{
     Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryPlace, LetterFrom, Letters, Order,
     Ordered, Past, Replay, ResponseTimes, Selection, Statistics, Tenant, Told, Wish,
@@ -30,8 +33,6 @@ pub(super) struct Known {
     pub(super) running: Arc<Running>,
     pub(super) replaying: Replaying,
     pub(super) guard: Guard,
-    /// Letters per second of a replay that does not say.
-    pub(super) rate: u32,
     /// Readings of the dead-letter topic that are under way.
     pub(super) readings: AtomicUsize,
 }
@@ -44,7 +45,7 @@ fn scope(tenant: &Tenant) -> Scope {
 }
 
 /// A time that a record carries; the beginning of time where it is none.
-fn time(milliseconds: i64) -> Timestamp {
+pub(super) fn time(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -69,6 +70,21 @@ impl Known {
             Problem::unavailable(
                 "there is no history: history.store is \"none\"; name a store there (sqlite:PATH or postgres://…), and `postrider history rebuild` reads what the topics hold",
             )
+        })
+    }
+}
+
+impl Known {
+    /// How webhooks stand, by their ids; empty where there is no history, or it is away: a page of webhooks does not wait for it.
+    pub(super) fn recent(&self, webhooks: &[&Subscription]) -> BTreeMap<String, Recent> {
+        let writer = self.running.history.as_ref();
+        let Some(writer) = writer.filter(|writer| !writer.is_away()) else {
+            return BTreeMap::new();
+        };
+        let ids: Vec<&str> = webhooks.iter().map(|webhook| webhook.id.as_str()).collect();
+        writer.store().recent(&ids).unwrap_or_else(|fault| {
+            warn!(%fault, "the history could not be asked how webhooks stand");
+            BTreeMap::new()
         })
     }
 }

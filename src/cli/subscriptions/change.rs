@@ -82,9 +82,7 @@ fn set_paused(which: &Which, paused: bool, config: &Config) -> Answer {
             continue;
         }
         let mut changed = webhook.clone();
-        changed.paused = paused;
-        changed.version += 1;
-        changed.updated_at = Timestamp::now();
+        changed.set_paused(paused, Timestamp::now());
         opened.catalog.write(&changed)?;
         changes.push((&webhook.id, if paused { "paused" } else { "resumed" }));
     }

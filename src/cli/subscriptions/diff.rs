@@ -135,10 +135,11 @@ fn changes(step: &Step) -> Vec<Change> {
 }
 
 /// The fields that a new webhook is shown with, where they are not as usual; `show` has the rest.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "customer",
     "url",
     "method",
+    "body",
     "event_types",
     "filter",
     "headers",
@@ -157,6 +158,7 @@ fn is_usual(field: &str, value: &Value) -> bool {
         ("enabled" | "verify_ssl", value) => *value == true,
         ("paused", value) => *value == false,
         ("method", value) => *value == "POST",
+        ("body", value) => *value == "event",
         ("auth", value) => value["type"] == "none",
         _ => false,
     }

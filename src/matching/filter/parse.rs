@@ -17,7 +17,8 @@ pub const MAX_BYTES: usize = 16 * 1024;
 /// time that one filter can take of everybody's.
 pub const MAX_CONDITIONS: usize = 256;
 
-const OPERATORS: [&str; 14] = [
+/// Every operator.
+pub const OPERATORS: [&str; 14] = [
     "$eq",
     "$neq",
     "$gt",

@@ -173,9 +173,11 @@ pub(super) fn untrusted(error: &rustls::Error, reached: Reached<'_>) -> String {
     match error {
         rustls::Error::InvalidCertificate(reason) => {
             let what = match reason {
-                Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                    "certificate expired; renew it at the receiver".to_owned()
-                }
+                Certificate::Expired => "certificate expired; renew it at the receiver".to_owned(),
+                Certificate::ExpiredContext { not_after, .. } => format!(
+                    "certificate expired on {}; renew it at the receiver",
+                    day_of(not_after.as_secs())
+                ),
                 Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
                     "certificate not valid yet; check the clocks of both machines".to_owned()
                 }
@@ -207,6 +209,15 @@ pub(super) fn untrusted(error: &rustls::Error, reached: Reached<'_>) -> String {
         }
         other => format!("TLS with {reached} failed: {other}"),
     }
+}
+
+/// The day of a Unix time, such as 2026-01-31 (UTC).
+fn day_of(unix_seconds: u64) -> String {
+    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(
+        |_| "an unknown day".to_owned(),
+        |time| time.strftime("%Y-%m-%d").to_string(),
+    )
 }
 
 fn unknown_issuer() -> String {

@@ -7,12 +7,15 @@ use tracing::{info, warn};
 
 use super::super::breaker::State;
 use super::super::lane::Answer;
+use super::super::limits::Limits;
 use super::super::notice::Notice;
 use super::super::request::{self, Endpoint};
 use super::super::shown;
 use super::{Finish, Shard, Submission, WebhookLane, unix};
 use crate::attempt::{Attempt, Next, Outcome};
 use crate::delivery::{DeadReason, Delivery};
+use crate::traces::names;
+use crate::traces::span::Span;
 
 impl Shard {
     /// Makes the request of a submission and finishes it, whatever comes of it.
@@ -28,7 +31,14 @@ impl Shard {
         delivery.attempts = delivery.attempts.saturating_add(1);
         delivery.first_attempt_at_ms.get_or_insert(started_at_ms);
         let attempt = match endpoint.as_ref() {
-            Ok(endpoint) => self.request(endpoint, delivery, started_at).await,
+            Ok(endpoint) => {
+                let mut span = self.begin(delivery);
+                let attempt = self
+                    .request(endpoint, delivery, started_at, span.as_mut())
+                    .await;
+                self.end(span, delivery, &attempt);
+                attempt
+            }
             Err(fault) => unsendable(delivery.attempts, started_at_ms, fault.clone()),
         };
         delivery.last_status = attempt.status;
@@ -69,6 +79,35 @@ impl Shard {
         self.feed_starved();
     }
 
+    /// The span of an attempt, below that which wrote the delivery to `dispatch` and linked to the attempt before it.
+    fn begin(&self, delivery: &Delivery) -> Option<Span> {
+        let tracer = self.settings.tracer.as_ref()?;
+        let mut span = tracer.below(&delivery.traced.publish?)?;
+        span.link = delivery.traced.attempt;
+        let webhook = delivery.webhook.as_str();
+        names::attempt(&mut span, &delivery.id, webhook, delivery.attempts);
+        Some(span)
+    }
+
+    fn end(&self, span: Option<Span>, delivery: &mut Delivery, attempt: &Attempt) {
+        let (Some(tracer), Some(mut span)) = (&self.settings.tracer, span) else {
+            return;
+        };
+        let outcome = attempt.outcome.as_str();
+        names::answered(&mut span, attempt.status, outcome, &attempt.message);
+        delivery.traced.attempt = Some(span.context);
+        tracer.end(span);
+    }
+
+    /// Keeps to other limits from now on, in lanes that are open too.
+    pub(super) fn limit(self: &Rc<Self>, limits: Limits) {
+        self.limits.set(limits);
+        for lane in self.lanes.borrow_mut().values_mut() {
+            lane.lane.be_patient(limits.patience);
+        }
+        self.feed_starved();
+    }
+
     /// Enters what a request told of its endpoint, and reports what others must know.
     fn notice(
         &self,
@@ -95,7 +134,7 @@ impl Shard {
             _ => None,
         };
         let now_ms = i64::try_from(unix().as_millis()).unwrap_or(i64::MAX);
-        let limit = self.settings.disable_after;
+        let limit = self.limits.get().disable_after;
         let is_passing = after == State::Passing;
         let told = answer.delivered.and_then(|delivered| {
             lane.signs
@@ -117,6 +156,7 @@ impl Shard {
         endpoint: &Endpoint,
         delivery: &Delivery,
         started_at: Duration,
+        span: Option<&mut Span>,
     ) -> Attempt {
         let number = delivery.attempts;
         let started_at_ms = i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX);
@@ -131,19 +171,24 @@ impl Shard {
                 Err(fault) => return unsendable(number, started_at_ms, fault.to_string()),
             },
         };
+        let body = request::body_of(endpoint.body, &delivery.id, &delivery.body);
+        let below = span.map(|span| {
+            names::target(span, endpoint.method.as_str(), &endpoint.url);
+            span.context.to_string()
+        });
         let of_attempt = request::Attempt {
             delivery_id: &delivery.id,
             event_type: &delivery.event_type,
             number,
             unix_seconds: started_at.as_secs(),
-            traceparent: delivery.traceparent(),
-            body: &delivery.body,
+            traceparent: below.as_deref().or(delivery.traceparent()),
+            body: &body,
         };
         let headers = request::attempt_headers(endpoint, &of_attempt);
         let sent = self
             .settings
             .client
-            .send(endpoint, headers, delivery.body.clone())
+            .send(endpoint, headers, body.clone())
             .await;
         let verdict = sent.verdict(unix().as_secs());
         let message = match (&sent.failure, sent.status) {

@@ -138,6 +138,12 @@ impl Writer {
         }
     }
 
+    /// Whether the store did not take what was last written.
+    pub fn is_away(&self) -> bool {
+        let fault = self.standing.fault.lock();
+        fault.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// One line for `/readyz?verbose`.
     pub fn says(&self) -> String {
         let fault = self

@@ -59,7 +59,6 @@ pub(super) struct Drained {
 pub(super) struct Drainer {
     pub(super) ways: Arc<Ways>,
     pub(super) connection: Connection,
-    pub(super) probe_every: Duration,
 }
 
 impl Drainer {
@@ -138,7 +137,8 @@ impl Drainer {
 
     /// Whether what the batch is for still holds.
     fn is_wanted(&self, drain: &Drain) -> bool {
-        let held = held_by(&self.ways, &drain.webhook, self.probe_every);
+        let probe_every = self.ways.paces.load().probe_every;
+        let held = held_by(&self.ways, &drain.webhook, probe_every);
         let is_wanted = match drain.purpose {
             Purpose::Send { .. } => held.is_none(),
             Purpose::Probe => held == Some(Hold::Down),

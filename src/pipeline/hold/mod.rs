@@ -141,7 +141,6 @@ pub struct Holding {
     drains: mpsc::Sender<Drain>,
     drained: mpsc::Receiver<Drained>,
     looked_at: Instant,
-    paces: Paces,
 }
 
 /// How fast a webhook's held deliveries may go out, in records a second.
@@ -169,14 +168,12 @@ impl Holding {
         ways: Arc<Ways>,
         cursors: Arc<Cursors>,
         connection: Connection,
-        paces: Paces,
     ) -> std::io::Result<Self> {
         let (drains, to_drain) = mpsc::channel::<Drain>();
         let (done, drained) = mpsc::channel();
         let drainer = Drainer {
             ways: Arc::clone(&ways),
             connection,
-            probe_every: paces.probe_every,
         };
         std::thread::Builder::new()
             .name("held-drain".into())
@@ -194,7 +191,6 @@ impl Holding {
             drains,
             drained,
             looked_at: Instant::now(),
-            paces,
         })
     }
 
@@ -204,13 +200,14 @@ impl Holding {
         }
         let now = Instant::now();
         let catalog = self.ways.catalog.now();
+        let paces = **self.ways.paces.load();
         let idle = |held: &Held| !held.draining && held.look_at <= now;
         for (webhook, held) in self.held.iter_mut().filter(|(_, held)| idle(held)) {
             let known = catalog.get(webhook).map(Arc::as_ref);
-            let pace = pace(known, self.paces.per_second);
+            let pace = pace(known, paces.per_second);
             let version = known.map_or(0, |webhook| webhook.version);
             // Deleted and disabled webhooks are drained too: their deliveries end by the usual way.
-            let purpose = match held_by(&self.ways, webhook, self.paces.probe_every) {
+            let purpose = match held_by(&self.ways, webhook, paces.probe_every) {
                 None if held.drain_at <= now => {
                     let limit = batch(pace);
                     held.drain_at = now + Duration::from_secs_f64(limit as f64 / pace);
@@ -218,7 +215,7 @@ impl Holding {
                     Purpose::Send { limit }
                 }
                 Some(Hold::Down) if held.probe_at <= now || held.version != version => {
-                    held.probe_at = now + self.paces.probe_every;
+                    held.probe_at = now + paces.probe_every;
                     held.version = version;
                     Purpose::Probe
                 }

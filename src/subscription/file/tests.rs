@@ -318,7 +318,7 @@ fn the_example_file_loads_and_has_the_four_event_families() {
     };
     let drafts = load("config/subscriptions.example.yaml", text, &given)
         .unwrap_or_else(|errors| panic!("{errors:#?}"));
-    assert_eq!(drafts.len(), 6);
+    assert_eq!(drafts.len(), 7);
     for family in ["job.", "device.", "config.", "compliance."] {
         let wants = |draft: &Draft| {
             draft

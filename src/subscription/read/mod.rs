@@ -9,6 +9,7 @@
 pub mod checks;
 mod credentials;
 mod fields;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -18,13 +19,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Customer, Draft, FieldError, Method, RateLimit, Subscription, WebhookId};
+use super::{Customer, Draft, FieldError, RateLimit, Subscription, WebhookId};
 use fields::{Fields, kind, shown};
 
 pub(super) use fields::unknown;
 
 /// Every field that may be written: the contract's names first.
-const FIELDS: [&str; 31] = [
+const FIELDS: [&str; 32] = [
     "id",
     "customer",
     "name",
@@ -32,6 +33,7 @@ const FIELDS: [&str; 31] = [
     "tags",
     "url",
     "method",
+    "body",
     "event_types",
     "filter",
     "headers",
@@ -134,7 +136,8 @@ fn draft<'a>(
             .get("tags")
             .map(|value| fields.texts("tags", value, MOST_TAGS, LONGEST_TAG))
             .unwrap_or_default(),
-        method: method(fields),
+        method: words::method(fields),
+        body: words::body(fields),
         event_types: event_types(fields),
         filter: filter(fields),
         headers,
@@ -211,26 +214,6 @@ fn customer(fields: &mut Fields<'_>) -> Option<Customer> {
         fields.fail(&["customer"], message);
     }
     customer
-}
-
-fn method(fields: &mut Fields<'_>) -> Method {
-    let Some(value) = fields.get("method") else {
-        return Method::default();
-    };
-    let text = value.as_str().unwrap_or_default();
-    Method::ALL
-        .into_iter()
-        .find(|method| method.as_str().eq_ignore_ascii_case(text))
-        .unwrap_or_else(|| {
-            fields.fail(
-                &["method"],
-                format!(
-                    "`method` must be POST, PUT, PATCH, GET or DELETE; it is {}",
-                    shown(value)
-                ),
-            );
-            Method::default()
-        })
 }
 
 fn event_types(fields: &mut Fields<'_>) -> Vec<String> {

@@ -276,7 +276,7 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
         "/verify_tls: there is no field \"verify_tls\"; did you mean `verify_ssl`?"
     );
     assert!(fault(json!({"event_type": ["a"]})).contains("`event_types`"));
-    assert!(fault(json!({"body": "x"})).contains("there is no field \"body\""));
+    assert!(fault(json!({"payload": "x"})).contains("there is no field \"payload\""));
     assert!(fault(json!({"zzzzzzzz": 1})).contains("Known are: id, customer"));
     assert!(
         fault(json!({"rate_limit": {"requests": 1, "per_second": 1}})).contains("`per_seconds`")

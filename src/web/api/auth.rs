@@ -152,7 +152,8 @@ fn authenticate(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| TokenHash::of(token.trim()));
     let made = api.behind.tokens();
-    let found = token.and_then(|hash| find(&hash, api.settings.tokens.iter().chain(made.iter())));
+    let configured = api.settings.tokens.load();
+    let found = token.and_then(|hash| find(&hash, configured.iter().chain(made.iter())));
     match found {
         Some(token) if token.is_live(Timestamp::now()) => Ok(Caller {
             name: token.name,

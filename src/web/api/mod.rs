@@ -6,7 +6,7 @@
 //! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`: what all routes share
 //! - `webhooks`, `tokens`, `events` (and matching), `deliveries` (and stats), `replays` (and dead letters, with their bodies in `order`):
 //!   the routes, each with its document beside it; `past`: what the last two are answered from
-//! - `schema`: the forms that the document shows; `openapi`: the document
+//! - `schema`: the forms that the document shows; `openapi`: the document; `outgoing`: the request that receivers get
 
 pub mod audit;
 pub mod auth;
@@ -16,6 +16,7 @@ pub mod etag;
 pub mod events;
 pub mod openapi;
 mod order;
+mod outgoing;
 pub mod paging;
 pub mod past;
 pub mod problem;
@@ -38,6 +39,8 @@ use tokio::sync::oneshot;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use arc_swap::ArcSwap;
+
 use crate::metrics::Metrics;
 use crate::subscription::{Draft, Edit, Edited, FieldError, Subscription, WebhookId};
 use crate::token::Token;
@@ -49,8 +52,8 @@ pub const PREFIX: &str = "/api/v1";
 /// What the API does not know by itself.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The tokens of the configuration.
-    pub tokens: Vec<Token>,
+    /// The tokens of the configuration, which a reload may change.
+    pub tokens: Arc<ArcSwap<Vec<Token>>>,
     /// Whether a request without a token may do everything.
     pub allow_anonymous: bool,
     /// Webhooks that a customer may have.
@@ -64,11 +67,11 @@ pub struct Settings {
 pub struct Standing {
     /// `passing tripped probing paused disabled`.
     pub state: &'static str,
-    /// When a delivery last succeeded.
+    /// When an attempt last succeeded.
     pub last_success_at: Option<Timestamp>,
     /// When an attempt last failed.
     pub last_failure_at: Option<Timestamp>,
-    /// Deliveries that wait.
+    /// Deliveries that wait: put off, to be tried again, or held.
     pub pending: Option<u64>,
 }
 
@@ -95,8 +98,11 @@ pub trait Behind: Send + Sync + 'static {
     /// All webhooks of all customers, in no order.
     fn webhooks(&self) -> Vec<Arc<Subscription>>;
 
-    /// How a webhook stands.
-    fn standing(&self, webhook: &Subscription) -> Standing;
+    /// The state of a webhook, as in [`Standing`].
+    fn state(&self, webhook: &Subscription) -> &'static str;
+
+    /// How webhooks stand, each in its place. Asks the history, so it blocks; what that cannot tell is `None`.
+    fn standings(&self, webhooks: &[&Subscription]) -> Vec<Standing>;
 
     /// What keeps a webhook from being stored: patterns, filter, and the address that it sends to.
     fn faults(&self, draft: &Draft, url: Option<&str>) -> Vec<FieldError>;

@@ -36,6 +36,7 @@ pub(super) fn finished(mut document: OpenApi) -> OpenApi {
         "bearer",
         Vec::<String>::new(),
     )]);
+    document.webhooks = Some(super::outgoing::webhooks());
     for item in document.paths.paths.values_mut() {
         let reading = [&mut item.get];
         let writing = [

@@ -42,6 +42,16 @@ pub enum Method {
     Delete,
 }
 
+/// What stands in the body of a request.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    /// The event as it was produced.
+    Event,
+    /// `{"id", "result"}`, both text, for receivers of *NetPulse*: those of the event's `job`, `data`, or its own.
+    Netpulse,
+}
+
 /// How a request proves who sends it, beside the signature.
 #[derive(Serialize, ToSchema)]
 pub struct Auth {
@@ -89,6 +99,7 @@ pub struct Webhook {
     #[schema(example = "https://hooks.slack.com/services/YOUR/WEBHOOK/URL")]
     url: String,
     method: Method,
+    body: BodyForm,
     #[schema(example = json!(["job.completed", "job.failed"]))]
     event_types: Vec<String>,
     /// Conditions on the event.
@@ -117,13 +128,13 @@ pub struct Webhook {
     /// One more with every change; the ETag.
     version: u64,
     state: State,
-    /// Null where no history is kept.
+    /// When an attempt last succeeded; null where none did, or no history is kept.
     #[schema(format = DateTime)]
     last_success_at: Option<String>,
-    /// Null where no history is kept.
+    /// When an attempt last failed; null where none did, or no history is kept.
     #[schema(format = DateTime)]
     last_failure_at: Option<String>,
-    /// Null where it is not known.
+    /// Deliveries that are put off, to be tried again, or held; 100000 stands for that many or more. Null where no history is kept.
     pending: Option<u64>,
     /// Only in the answer to the request that had it generated.
     #[schema(required = false)]
@@ -153,6 +164,8 @@ pub struct WebhookInput {
     url: String,
     /// POST where it is left out.
     method: Option<Method>,
+    /// `event` where it is left out.
+    body: Option<BodyForm>,
     /// Types or globs: `job.failed`, `job.*`, `*`.
     #[schema(example = json!(["job.completed", "job.failed"]), min_items = 1, max_items = 256)]
     event_types: Vec<String>,

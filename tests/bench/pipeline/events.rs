@@ -150,6 +150,16 @@ impl Cluster {
             .expect("the broker takes the events");
     }
 
+    /// Puts `count` events of the customer 0 into a topic.
+    pub fn fill_for_first_customer(&self, topic: &str, count: u64) {
+        for number in 0..count {
+            self.produce(topic, number * CUSTOMERS);
+        }
+        self.producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker takes the events");
+    }
+
     /// Puts events into a topic at an even pace, numbered from `first`; gives the number after the last.
     pub fn pace(&self, topic: &str, first: u64, per_second: u32, time: Duration) -> u64 {
         let interval = Duration::from_secs(1) / per_second;

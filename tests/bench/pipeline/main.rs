@@ -15,11 +15,14 @@
 //! | `BENCH_MEMORY_SECONDS` | how long each place is watched at most, 180 |
 //! | `BENCH_ISOLATION` | 1 measures what sick endpoints cost healthy ones, 0; `BENCH_ONLY` chooses among the scenarios, too |
 //! | `BENCH_ISOLATION_SECONDS` | seconds of each way, 60 |
+//! | `BENCH_BACKLOG` | 1 measures what a backlog of one webhook costs 99 quiet ones, 0 |
+//! | `BENCH_BACKLOG_EVENTS` | how long that backlog is, 1000000 |
 //! | `BENCH_RECOVERY` | 1 measures kill -9 under load, 0 |
 //! | `BENCH_RECOVERY_RATE` | events a second meanwhile, 2000 |
 //! | `BENCH_ROUTER` | another binary, to compare |
 //! | `BENCH_ROUTER_CONFIG` | more lines of configuration (TOML) |
 
+mod backlog;
 mod events;
 mod floor;
 mod isolation;
@@ -320,6 +323,11 @@ fn main() {
         for _ in 0..runs {
             isolation::measure(&mut ground, number("BENCH_ISOLATION_SECONDS", 60), wanted);
         }
+    }
+    if number("BENCH_BACKLOG", 0) > 0 {
+        let events = number("BENCH_BACKLOG_EVENTS", 1_000_000);
+        let limit = Duration::from_secs(600);
+        backlog::measure(&mut ground, events, 60, limit);
     }
     if number("BENCH_RECOVERY", 0) > 0 {
         let rate = number("BENCH_RECOVERY_RATE", 2_000);

@@ -221,6 +221,8 @@ fn the_document_is_complete_and_its_page_needs_nothing_else() {
             &json!({"url": "https://example.com/", "event_types": ["*"]}),
         )
         .expect(201);
+    // No history is kept here.
+    assert!(shown["pending"].is_null() && shown["last_success_at"].is_null());
     let documented = document["components"]["schemas"]["Webhook"]["properties"]
         .as_object()
         .unwrap();
@@ -239,4 +241,42 @@ fn the_document_is_complete_and_its_page_needs_nothing_else() {
         status == 200 && script.contains("/api/v1/openapi.json"),
         "{script}"
     );
+}
+
+#[test]
+fn the_document_tells_the_request_that_a_receiver_gets() {
+    let cluster = Cluster::named("api-outgoing");
+    let receiver = Receiver::accepting();
+    let router = start(&cluster, "");
+    router.subscribe("wh_a", &receiver.url("/in"), json!({"secret": "s3cret"}));
+    let client = Client::of(&router, ROOT);
+    let document = client.get("/openapi.json").expect(200);
+    let told = &document["webhooks"]["delivery"]["post"];
+    // No token of ours goes to a receiver.
+    assert_eq!(told["security"], json!([{}]), "{told}");
+    for answer in ["2XX", "3XX", "400", "410", "429", "503", "default"] {
+        assert!(told["responses"][answer].is_object(), "{answer}");
+    }
+    let content = &told["requestBody"]["content"]["application/json"];
+    let body = content["example"].to_string().into_bytes();
+    let json = [("content-type", "application/json")];
+    client
+        .send("POST", "/events/", &json, Some(body))
+        .expect(202);
+    let request = receiver.wait_for(1, SOON).remove(0);
+    let parameters = told["parameters"].as_array().unwrap();
+    let name = |parameter: &serde_json::Value| parameter["name"].as_str().unwrap().to_owned();
+    for parameter in parameters {
+        let is_sent = request.header(&name(parameter)).is_some();
+        assert!(is_sent || parameter["required"] == false, "{parameter}");
+    }
+    // What HTTP itself needs is nobody's promise.
+    let own = ["host", "accept", "content-type", "content-length"];
+    for sent in request.headers.keys().map(|sent| sent.as_str()) {
+        let is_told = parameters.iter().any(|parameter| name(parameter) == sent);
+        assert!(
+            is_told || own.contains(&sent),
+            "{sent} is sent and not in the document"
+        );
+    }
 }

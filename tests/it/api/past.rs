@@ -98,6 +98,21 @@ fn a_failed_delivery_is_found_told_whole_and_retried_with_its_own_id() {
         (stats["success"] == 5 && stats["total"] == 10).then_some(())
     });
 
+    // How the webhooks stand, alone and in the list.
+    let bad = one.get("/webhooks/wh_bad/").expect(200);
+    let good = one.get("/webhooks/wh_good/").expect(200);
+    assert_eq!(
+        (&bad["last_success_at"], &good["last_failure_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    for at in [&bad["last_failure_at"], &good["last_success_at"]] {
+        let at: jiff::Timestamp = at.as_str().unwrap().parse().unwrap();
+        assert!((jiff::Timestamp::now() - at).get_seconds() < 60, "{at}");
+    }
+    assert_eq!((&bad["pending"], &good["pending"]), (&json!(0), &json!(0)));
+    let listed = one.get("/webhooks/").expect(200);
+    assert_eq!(listed["results"], json!([bad, good]));
+
     // webnet's example.
     let list = one
         .get("/webhook-deliveries/?webhook=wh_bad&status=failed")

@@ -14,6 +14,20 @@ pub fn mixed(seed: u64, number: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// How much a run produces.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub events: u32,
+    pub per_second: f64,
+}
+
+impl Load {
+    /// Events before this one are for the saturated webhook.
+    fn saturating(self) -> u32 {
+        self.events / 5 * 2
+    }
+}
+
 /// How the receiver of a webhook behaves when nobody disturbs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
@@ -39,6 +53,9 @@ pub struct Hook {
     pub nature: Nature,
     /// Requests in a second, burst.
     pub limit: Option<(u32, u32)>,
+    /// It wants events of the first two fifths of the run only, and its limit is nine tenths of what comes then: so its bucket is empty
+    /// all the while, and one that begins full is seen.
+    pub saturated: bool,
     pub max_retries: u32,
     /// Its receiver is disturbed by the schedule.
     pub disturbed: bool,
@@ -52,6 +69,7 @@ const fn hook(id: &'static str, types: &'static [&'static str], customer: Option
         rank: None,
         nature: Nature::Good,
         limit: None,
+        saturated: false,
         max_retries: 20,
         disturbed: false,
     }
@@ -77,7 +95,7 @@ pub const PAUSED: &str = "wh_paused";
 pub const DELETED: &str = "wh_deleted";
 
 /// All webhooks. The position of one is its number everywhere in the harness, at most 63.
-pub const HOOKS: [Hook; 24] = [
+pub const HOOKS: [Hook; 25] = [
     hook("wh_jobs_one", &["job.completed"], Some(1)),
     hook("wh_jobs_two", &["job.completed"], Some(2)),
     hook("wh_devices_one", &["device.updated"], Some(1)),
@@ -118,6 +136,10 @@ pub const HOOKS: [Hook; 24] = [
     disturbed("wh_disturbed_a", &["device.status_changed"]),
     disturbed("wh_disturbed_b", &["compliance.check_completed"]),
     disturbed("wh_disturbed_c", &["job.created"]),
+    Hook {
+        saturated: true,
+        ..hook("wh_saturated", &["device.status_changed"], None)
+    },
     hook(PAUSED, &["job.created"], None),
     hook(DELETED, &["job.started"], None),
 ];
@@ -128,8 +150,22 @@ pub fn number_of_id(id: &str) -> Option<usize> {
 }
 
 impl Hook {
+    /// Requests in a second and burst, in a run of this load.
+    pub fn limit_at(&self, load: Load) -> Option<(u32, u32)> {
+        if !self.saturated {
+            return self.limit;
+        }
+        let share: u64 = TYPES
+            .iter()
+            .filter(|(name, _)| self.types.contains(name))
+            .map(|(_, share)| share)
+            .sum();
+        let comes = load.per_second * share as f64 / 1000.0;
+        Some(((0.9 * comes).max(1.0) as u32, 40))
+    }
+
     /// The webhook as the catalog wants it, beside id and URL.
-    pub fn fields(&self) -> Value {
+    pub fn fields(&self, load: Load) -> Value {
         let mut fields = json!({
             "event_types": self.types, "customer": self.customer, "retry_backoff": 1, "max_retries": self.max_retries,
             "timeout_seconds": if self.disturbed { 1.0 } else { 5.0 }, "secret": "whsec_Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M=",
@@ -137,14 +173,17 @@ impl Hook {
         if let Some(rank) = self.rank {
             fields["filter"] = json!({"rank": {"$gte": rank}});
         }
-        if let Some((requests, burst)) = self.limit {
+        if self.saturated {
+            fields["filter"] = json!({"n": {"$lt": load.saturating()}});
+        }
+        if let Some((requests, burst)) = self.limit_at(load) {
             fields["rate_limit"] = json!({"requests": requests, "per_seconds": 1, "burst": burst});
             fields["max_concurrency"] = json!(4);
         }
         fields
     }
 
-    fn wants(&self, event: &Event) -> bool {
+    fn wants(&self, event: &Event, load: Load) -> bool {
         let typed = self
             .types
             .iter()
@@ -157,6 +196,7 @@ impl Hook {
                 .customer
                 .is_none_or(|customer| customer == event.customer)
             && self.rank.is_none_or(|rank| event.rank >= rank)
+            && (!self.saturated || event.number < load.saturating())
     }
 }
 
@@ -244,11 +284,11 @@ impl Event {
     }
 
     /// The webhooks that want it, as bits by number.
-    pub fn wanted_by(&self) -> u64 {
+    pub fn wanted_by(&self, load: Load) -> u64 {
         HOOKS
             .iter()
             .enumerate()
-            .filter(|(_, hook)| hook.wants(self))
+            .filter(|(_, hook)| hook.wants(self, load))
             .fold(0, |bits, (number, _)| bits | 1 << number)
     }
 }

@@ -4,6 +4,7 @@
 //! The numbers of the invariants are those of tests/CHAOS.md.
 
 pub mod ending;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -146,7 +147,7 @@ pub struct Oracle {
     ids: HashMap<(u32, u8), u32>,
     /// The first failure of an attempt: when, and the `Retry-After` of the answer.
     failures: HashMap<(u32, u8, u8), (u32, u8)>,
-    windows: HashMap<u8, VecDeque<(u32, u8)>>,
+    paces: HashMap<u8, pace::Pace>,
     traces: HashMap<Key, Trace>,
     open: HashMap<(String, i32), VecDeque<Open>>,
     /// Steps of the wall clock: from when, the offset in milliseconds.
@@ -169,8 +170,6 @@ pub struct Oracle {
 const UNDER_WAY_MS: u32 = 100;
 /// The longest a request takes before it is given up: a backward step in between moves its due time.
 const LONGEST_REQUEST_MS: u32 = 12_000;
-/// What requests that are on their way may be bunched by (see `pace::most_in_a_second`).
-const SECOND_MS: u32 = 900;
 /// The longest silence while there is work and a way to do it.
 pub const LONGEST_SILENCE_MS: u32 = 30_000;
 /// What a zombie may have had in the sockets when it was stopped.
@@ -321,35 +320,6 @@ impl Oracle {
                 7,
                 Some((hit.webhook, hit.event)),
                 format!("sent {waited} ms after the last failure, due after {pause} ms: {hit:?}"),
-            );
-        }
-    }
-
-    /// 9: limit and burst in any second, and what was in flight where there was a hand-over.
-    fn judge_pace(&mut self, rule: &Rule, hit: &Hit) {
-        let Some((limit, burst, at_once)) = rule.limit else {
-            return;
-        };
-        self.checked[9] += 1;
-        let window = self.windows.entry(hit.webhook).or_default();
-        window.push_back((hit.at_ms, hit.instance));
-        while window
-            .front()
-            .is_some_and(|(at, _)| at + SECOND_MS <= hit.at_ms)
-        {
-            window.pop_front();
-        }
-        let handed_over = window.iter().any(|(_, instance)| *instance != hit.instance);
-        let most = limit + burst + if handed_over { at_once } else { 0 };
-        let count = window.len();
-        if count > most as usize {
-            self.violation(
-                9,
-                Some((hit.webhook, hit.event)),
-                format!(
-                    "{count} requests to {} within {SECOND_MS} ms, {most} allowed",
-                    rule.id
-                ),
             );
         }
     }

@@ -9,11 +9,12 @@ use rdkafka::config::ClientConfig;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::events::Event;
+use super::events::{Event, Load};
 use super::oracle::{Oracle, Place};
 
 struct Acknowledgements {
     seed: u64,
+    load: Load,
     sources: Vec<String>,
     oracle: Arc<Mutex<Oracle>>,
     refused: Arc<AtomicU32>,
@@ -41,7 +42,7 @@ impl ProducerContext for Acknowledgements {
             partition: message.partition() as u16,
             offset: message.offset() as u64,
         };
-        let wanted_by = Event::new(self.seed, number).wanted_by();
+        let wanted_by = Event::new(self.seed, number).wanted_by(self.load);
         let mut oracle = self.oracle.lock().unwrap_or_else(PoisonError::into_inner);
         oracle.acknowledged(number, place, wanted_by, produced_ms);
     }
@@ -59,6 +60,7 @@ impl Producer {
     pub fn new(
         bootstrap: &str,
         seed: u64,
+        load: Load,
         began: Instant,
         sources: &[String],
         oracle: &Arc<Mutex<Oracle>>,
@@ -84,6 +86,7 @@ impl Producer {
             .set("partitioner", "murmur2_random");
         let context = Acknowledgements {
             seed,
+            load,
             sources: sources.to_vec(),
             oracle: oracle.clone(),
             refused: refused.clone(),

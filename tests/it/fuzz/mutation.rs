@@ -2,13 +2,13 @@
 //! the language put in. Repeatable from its seed.
 
 /// A source of changes.
-pub struct Mutator {
+pub struct Mutator<'a> {
     state: u64,
-    tokens: &'static [&'static str],
+    tokens: &'a [&'static str],
 }
 
-impl Mutator {
-    pub fn new(seed: u64, tokens: &'static [&'static str]) -> Self {
+impl<'a> Mutator<'a> {
+    pub fn new(seed: u64, tokens: &'a [&'static str]) -> Self {
         Self {
             state: seed | 1,
             tokens,

@@ -19,7 +19,7 @@ pub struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     telemetry: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn command(config: &str) -> (Command, tempfile::TempDir) {
@@ -63,8 +63,13 @@ impl Process {
 
     /// Starts it, and waits for nothing.
     pub fn spawn(config: &str, failpoints: &str) -> Self {
+        Self::spawn_in(config, &[("FAILPOINTS", failpoints)])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn spawn_in(config: &str, variables: &[(&str, &str)]) -> Self {
         let (mut command, folder) = command(config);
-        command.env("FAILPOINTS", failpoints);
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -78,7 +83,7 @@ impl Process {
             child,
             log,
             telemetry: SocketAddr::from(([127, 0, 0, 1], 0)),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -122,6 +127,12 @@ impl Process {
     /// What it wrote to stderr so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
+    }
+
+    /// Writes another configuration in the place of its own, and has it read it.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.folder.path().join("postrider.toml"), config).unwrap();
+        self.signal(Signal::SIGHUP);
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -3,6 +3,7 @@
 mod identity;
 mod live;
 mod queries;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,11 +18,11 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres.sh");
 const SOON: Duration = Duration::from_secs(30);
 
 fn script(action: &str, folder: &std::path::Path) -> String {
-    let output = Command::new(SCRIPT)
-        .arg(action)
-        .arg(folder)
-        .output()
-        .expect("tests/postgres.sh can be run");
+    run(Command::new(SCRIPT).arg(action).arg(folder))
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("tests/postgres.sh can be run");
     assert!(
         output.status.success(),
         "{}",
@@ -40,6 +41,15 @@ impl OwnServer {
     fn start() -> Self {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let url = script("start", folder.path());
+        Self { folder, url }
+    }
+
+    /// One that takes connections by TLS only, with `server.pem` and `server.key` of this folder.
+    fn start_with_tls(certificates: &std::path::Path) -> Self {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let mut command = Command::new(SCRIPT);
+        command.env("POSTGRES_TLS", certificates);
+        let url = run(command.arg("start").arg(folder.path()));
         Self { folder, url }
     }
 

@@ -2,6 +2,7 @@
 
 use postrider::history::query::{DeliveryFilter, LetterFilter, Scope};
 use postrider::history::rows::{AttemptRow, Change, DeadLetterRow, DeliveryRow, Place, Status};
+use postrider::history::webhook_queries::Recent;
 
 use super::{Base, everything, on_both};
 
@@ -14,6 +15,7 @@ on_both! {
     what_is_older_than_the_retention_goes_and_nothing_else
     positions_are_written_with_their_rows
     hostile_texts_are_stored_and_found_as_they_are
+    when_a_webhook_last_succeeded_and_failed_and_what_waits_for_it_is_known_in_whatever_order_records_come
 }
 
 pub(super) fn delivery(number: i64, status: Status) -> DeliveryRow {
@@ -373,4 +375,45 @@ fn hostile_texts_are_stored_and_found_as_they_are(base: &Base) {
     );
     let theirs = Scope::Customer("1' OR '1'='1".to_owned());
     assert!(store.delivery(&theirs, "dlv_%").unwrap().is_none());
+}
+
+fn when_a_webhook_last_succeeded_and_failed_and_what_waits_for_it_is_known_in_whatever_order_records_come(
+    base: &Base,
+) {
+    let store = base.store();
+    let of = |number: i64, status: Status, outcome: &str| {
+        let mut change = change(number, delivery(number, status));
+        let attempt = change.attempt.as_mut().unwrap();
+        (attempt.outcome, attempt.duration_us) = (outcome.to_owned(), 500_000);
+        change
+    };
+    let changes = [
+        of(0, Status::Success, "success"),
+        of(1, Status::Success, "success"),
+        of(2, Status::Retrying, "timeout"),
+        of(3, Status::Failed, "server_error"),
+        of(4, Status::Held, "server_error"),
+    ];
+    let expected = Recent {
+        last_success_at_ms: Some(2501),
+        last_failure_at_ms: Some(2504),
+        pending: 2,
+    };
+    let found = || store.recent(&["wh_a", "wh_none", "wh_'; --"]).unwrap();
+    store.apply(&changes).unwrap();
+    assert_eq!(found()["wh_a"], expected);
+    assert_eq!(found()["wh_none"], Recent::default());
+    assert_eq!(found().len(), 3);
+    assert!(store.recent(&[]).unwrap().is_empty());
+    store.clear().unwrap();
+    assert_eq!(found()["wh_a"], Recent::default());
+    for change in changes.iter().rev() {
+        store.apply(std::slice::from_ref(change)).unwrap();
+    }
+    assert_eq!(found()["wh_a"], expected);
+    // Retention takes it when nothing was tried since.
+    store.forget(2504, 100).unwrap();
+    assert_eq!(found()["wh_a"].last_failure_at_ms, Some(2504));
+    store.forget(2505, 100).unwrap();
+    assert_eq!(found()["wh_a"], Recent::default());
 }

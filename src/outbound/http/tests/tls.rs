@@ -5,7 +5,7 @@ use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::{CertificateError, ServerConfig, ServerConnection, StreamOwned};
 
 use super::super::failure::{Reached, untrusted};
@@ -137,8 +137,14 @@ fn every_fault_of_a_certificate_has_its_cure() {
         connect_timeout: Duration::from_secs(5),
     };
     let message = |reason| untrusted(&rustls::Error::InvalidCertificate(reason), reached);
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let expired_in_2026 = CertificateError::ExpiredContext {
+        time: at(1_800_000_000),
+        not_after: at(1_769_903_999),
+    };
     for (reason, words) in [
         (CertificateError::Expired, "certificate expired; renew it"),
+        (expired_in_2026, "expired on 2026-01-31; renew it"),
         (CertificateError::NotValidYet, "check the clocks"),
         (CertificateError::NotValidForName, "not hooks.example.com"),
         (CertificateError::UnknownIssuer, "send the whole chain"),

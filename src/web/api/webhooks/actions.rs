@@ -15,7 +15,7 @@ use super::super::body::{Id, OptionalObject, refuse_unknown};
 use super::super::etag::IfMatch;
 use super::super::problem::Problem;
 use super::super::{Api, audit, json, schema};
-use super::{answer, found, id_of, seen};
+use super::{answer, edit, found, id_of};
 use crate::subscription::{Edit, generate_secret};
 
 const DEFAULT_OVERLAP_HOURS: u64 = 24;
@@ -102,26 +102,19 @@ async fn set_paused(
     let if_match = IfMatch::read(&headers);
     api.blocking(move |api| {
         let id = id_of(&id)?;
-        let edited = api
-            .behind
-            .change(&id, if_match.is_conditional(), &mut |stored| {
-                let stored = seen(&caller, &id, stored)?;
-                if_match.check(stored)?;
-                if stored.paused == paused {
-                    return Ok(Edit::Keep);
-                }
-                let mut webhook = stored.clone();
-                webhook.paused = paused;
-                webhook.version += 1;
-                webhook.updated_at = Timestamp::now();
-                Ok(Edit::Put(Box::new(webhook)))
-            })?;
         let action = if paused {
             "webhook.pause"
         } else {
             "webhook.resume"
         };
-        audit::webhook(api, &caller, action, &edited);
+        let edited = edit(api, &caller, &id, &if_match, action, |stored| {
+            if stored.paused == paused {
+                return Ok(Edit::Keep);
+            }
+            let mut webhook = stored.clone();
+            webhook.set_paused(paused, Timestamp::now());
+            Ok(Edit::Put(Box::new(webhook)))
+        })?;
         let webhook = edited
             .after
             .ok_or_else(|| Problem::no_such("webhook", &id))?;
@@ -226,23 +219,19 @@ pub(in super::super) async fn rotate_secret(
     let if_match = IfMatch::read(&headers);
     api.blocking(move |api| {
         let id = id_of(&id)?;
-        let edited = api
-            .behind
-            .change(&id, if_match.is_conditional(), &mut |stored| {
-                let stored = seen(&caller, &id, stored)?;
-                if_match.check(stored)?;
-                let now = Timestamp::now();
-                let mut webhook = stored.clone();
-                webhook.rotate_secret(secret.clone(), now);
-                if hours == 0 {
-                    webhook.secrets.truncate(1);
-                } else if webhook.secrets.len() > 1 {
-                    let overlap = SignedDuration::from_hours(i64::try_from(hours).unwrap_or(0));
-                    webhook.old_secret_expires_at = now.checked_add(overlap).ok();
-                }
-                Ok(Edit::Put(Box::new(webhook)))
-            })?;
-        audit::webhook(api, &caller, "webhook.rotate_secret", &edited);
+        let action = "webhook.rotate_secret";
+        let edited = edit(api, &caller, &id, &if_match, action, |stored| {
+            let now = Timestamp::now();
+            let mut webhook = stored.clone();
+            webhook.rotate_secret(secret.clone(), now);
+            if hours == 0 {
+                webhook.secrets.truncate(1);
+            } else if webhook.secrets.len() > 1 {
+                let overlap = SignedDuration::from_hours(i64::try_from(hours).unwrap_or(0));
+                webhook.old_secret_expires_at = now.checked_add(overlap).ok();
+            }
+            Ok(Edit::Put(Box::new(webhook)))
+        })?;
         let ends = edited
             .after
             .and_then(|webhook| webhook.old_secret_expires_at);

@@ -18,9 +18,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Caller;
+use super::etag::IfMatch;
 use super::problem::Problem;
-use super::{Api, etag, json};
-use crate::subscription::{Subscription, WebhookId};
+use super::{Api, Standing, audit, etag, json};
+use crate::subscription::{Edit, Edited, Subscription, WebhookId};
 
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -42,8 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// A webhook as it is shown: its public form, and how it stands.
-fn shown(api: &Api, webhook: &Subscription) -> Value {
-    let standing = api.behind.standing(webhook);
+fn shown(webhook: &Subscription, standing: &Standing) -> Value {
     let mut shown = webhook.public_json();
     if let Value::Object(members) = &mut shown {
         members.insert("state".into(), standing.state.into());
@@ -60,9 +60,10 @@ fn shown(api: &Api, webhook: &Subscription) -> Value {
     shown
 }
 
-/// The answer that shows one webhook, with a secret that was made just now.
+/// The answer that shows one webhook, with a secret that was made just now. Blocks.
 fn answer(api: &Api, status: StatusCode, webhook: &Subscription, secret: Option<&str>) -> Response {
-    let mut shown = shown(api, webhook);
+    let standing = api.behind.standings(&[webhook]).into_iter().next();
+    let mut shown = shown(webhook, &standing.unwrap_or_default());
     if let (Value::Object(members), Some(secret)) = (&mut shown, secret) {
         members.insert("secret".into(), secret.into());
     }
@@ -90,6 +91,27 @@ fn seen<'a>(
     stored
         .filter(|webhook| caller.sees(webhook))
         .ok_or_else(|| Problem::no_such("webhook", id))
+}
+
+/// Changes a stored webhook that the caller may see, if it is as `If-Match` says, and notes who did `action`. `make` may be asked
+/// again, when another was faster.
+fn edit(
+    api: &Api,
+    caller: &Caller,
+    id: &WebhookId,
+    if_match: &IfMatch,
+    action: &str,
+    mut make: impl FnMut(&Subscription) -> Result<Edit, Problem>,
+) -> Result<Edited, Problem> {
+    let edited = api
+        .behind
+        .change(id, if_match.is_conditional(), &mut |stored| {
+            let stored = seen(caller, id, stored)?;
+            if_match.check(stored)?;
+            make(stored)
+        })?;
+    audit::webhook(api, caller, action, &edited);
+    Ok(edited)
 }
 
 /// The id of a path. What is no id names nothing.

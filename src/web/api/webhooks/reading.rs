@@ -93,7 +93,7 @@ pub(in super::super) async fn list_webhooks(
     let search = query.get("search").map(str::to_lowercase);
     let wanted = |webhook: &Subscription| {
         enabled.is_none_or(|enabled| webhook.enabled == enabled)
-            && state.is_none_or(|state| api.behind.standing(webhook).state == state)
+            && state.is_none_or(|state| api.behind.state(webhook) == state)
             && query
                 .get("tag")
                 .is_none_or(|tag| webhook.tags.iter().any(|found| found == tag))
@@ -120,16 +120,20 @@ pub(in super::super) async fn list_webhooks(
         .collect();
     rows.sort_by(|one, other| one.0.cmp(&other.0));
     let page = paging::cut(rows, &from, size, |from| api.cursors.write(&scope, from));
-    let page = Page {
-        next: page.next,
-        previous: page.previous,
-        results: page
-            .results
-            .iter()
-            .map(|webhook| shown(&api, webhook))
-            .collect(),
-    };
-    Ok(json(StatusCode::OK, &page))
+    api.blocking(move |api| {
+        let webhooks: Vec<&Subscription> = page.results.iter().map(AsRef::as_ref).collect();
+        let standings = api.behind.standings(&webhooks);
+        let results = webhooks.iter().zip(&standings);
+        let page = Page {
+            next: page.next,
+            previous: page.previous,
+            results: results
+                .map(|(webhook, standing)| shown(webhook, standing))
+                .collect(),
+        };
+        Ok(json(StatusCode::OK, &page))
+    })
+    .await
 }
 
 /// One webhook.
@@ -157,7 +161,8 @@ pub(in super::super) async fn get_webhook(
         )
             .into_response());
     }
-    Ok(answer(&api, StatusCode::OK, &webhook, None))
+    api.blocking(move |api| Ok(answer(api, StatusCode::OK, &webhook, None)))
+        .await
 }
 
 /// The tags that webhooks have.

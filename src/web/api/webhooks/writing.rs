@@ -15,7 +15,7 @@ use super::super::body::{Id, Json, object};
 use super::super::etag::IfMatch;
 use super::super::problem::Problem;
 use super::super::{Api, PREFIX, audit, schema};
-use super::{answer, id_of, seen};
+use super::{answer, edit, id_of};
 use crate::subscription::{
     Customer, Draft, Edit, FieldError, Resolved, Subscription, WebhookId, read,
 };
@@ -164,19 +164,11 @@ async fn change(
     }
     api.blocking(move |api| {
         let mut secret = None;
-        let edited = api
-            .behind
-            .change(&id, if_match.is_conditional(), &mut |stored| {
-                let stored = seen(&caller, &id, stored)?;
-                if_match.check(stored)?;
-                let resolved = build(api, stored, &given)?.update(stored, Timestamp::now());
-                Ok(put(
-                    resolved.map_err(Problem::of_fields)?,
-                    &mut secret,
-                    false,
-                ))
-            })?;
-        audit::webhook(api, &caller, action, &edited);
+        let edited = edit(api, &caller, &id, &if_match, action, |stored| {
+            let resolved = build(api, stored, &given)?.update(stored, Timestamp::now());
+            let resolved = resolved.map_err(Problem::of_fields)?;
+            Ok(put(resolved, &mut secret, false))
+        })?;
         let webhook = edited
             .after
             .ok_or_else(|| Problem::no_such("webhook", &id))?;
@@ -303,12 +295,6 @@ pub(super) fn delete(
     id: &WebhookId,
     if_match: &IfMatch,
 ) -> Result<(), Problem> {
-    let edited = api
-        .behind
-        .change(id, if_match.is_conditional(), &mut |stored| {
-            if_match.check(seen(caller, id, stored)?)?;
-            Ok(Edit::Delete)
-        })?;
-    audit::webhook(api, caller, "webhook.delete", &edited);
-    Ok(())
+    let delete = |_: &Subscription| Ok(Edit::Delete);
+    edit(api, caller, id, if_match, "webhook.delete", delete).map(|_| ())
 }

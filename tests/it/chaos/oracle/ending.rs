@@ -116,7 +116,9 @@ impl Oracle {
                 } else if trace.dispatches > 1 {
                     sums.written_again += copies;
                 }
-                waits.push(first_ms.saturating_sub(produced_ms));
+                if self.rules[usize::from(webhook)].limit.is_none() {
+                    waits.push(first_ms.saturating_sub(produced_ms));
+                }
             }
             sums.letters += u64::from(trace.letters > 0);
             sums.dropped += u64::from(trace.dropped > 0);

@@ -308,6 +308,23 @@ fn more_than_limit_and_burst_in_a_second_is_told() {
 }
 
 #[test]
+fn a_bucket_that_is_full_at_a_hand_over_is_told() {
+    let mut oracle = oracle();
+    oracle.rules[0].limit = Some((2, 40, 4));
+    for number in 0..40 {
+        oracle.hit(hit(number * 500, 1, 200));
+    }
+    assert_eq!(oracle.failed[9], 0);
+    for number in 0..20 {
+        oracle.hit(Hit {
+            instance: 2,
+            ..hit(20_000 + number * 10, 1, 200)
+        });
+    }
+    assert!(oracle.failed[9] > 0, "within burst and limit of a second");
+}
+
+#[test]
 fn a_zombie_that_repeats_what_others_did_is_counted_and_told() {
     let mut oracle = oracle();
     oracle.hit(Hit {

@@ -1,0 +1,155 @@
+//! The thread that sends spans: a batch a second, or sooner when it is full. What the collector does not take is tried twice more, then
+//! dropped and counted; the queue before it is bounded, so that a collector that is away costs no memory (promise 6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+use tracing::{info, warn};
+
+use super::Error;
+use super::span::{Span, request};
+use crate::metrics::Metrics;
+
+const EVERY: Duration = Duration::from_secs(1);
+const BATCH: usize = 512;
+const PATIENCE: Duration = Duration::from_secs(10);
+const TRIES: u32 = 3;
+
+/// Why a batch was not taken.
+struct Refused {
+    message: String,
+    /// Whether it may be taken later, as OTLP has it.
+    is_passing: bool,
+}
+
+pub(super) struct Export {
+    http: reqwest::Client,
+    endpoint: url::Url,
+    metrics: Arc<Metrics>,
+    is_failing: bool,
+}
+
+impl Export {
+    pub(super) fn new(endpoint: url::Url, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        // Whoever comes second finds it there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()?;
+        Ok(Self {
+            http,
+            endpoint,
+            metrics,
+            is_failing: false,
+        })
+    }
+
+    /// Runs until nobody makes spans any more, or it is told to end: then it sends what is there, each batch once.
+    pub(super) async fn run(mut self, mut spans: Receiver<Span>, ending: &Notify) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut is_ending = false;
+        while !is_ending {
+            let full = async {
+                while batch.len() < BATCH {
+                    let room = BATCH - batch.len();
+                    if spans.recv_many(&mut batch, room).await == 0 {
+                        return true;
+                    }
+                }
+                false
+            };
+            is_ending = tokio::select! {
+                biased;
+                () = ending.notified() => true,
+                ended = full => ended,
+                () = tokio::time::sleep(EVERY) => false,
+            };
+            if !is_ending {
+                tokio::select! {
+                    biased;
+                    () = ending.notified() => is_ending = true,
+                    () = self.send(&batch, TRIES) => batch.clear(),
+                }
+            }
+        }
+        spans.close();
+        loop {
+            while batch.len() < BATCH
+                && let Ok(span) = spans.try_recv()
+            {
+                batch.push(span);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            // A collector that is away is not waited for.
+            let tries = u32::from(!self.is_failing);
+            self.send(&batch, tries).await;
+            batch.clear();
+        }
+    }
+
+    async fn send(&mut self, batch: &[Span], tries: u32) {
+        if batch.is_empty() {
+            return;
+        }
+        let body = request(batch).to_string();
+        for tried in 1..=tries {
+            match self.post(body.clone()).await {
+                Ok(()) => {
+                    if std::mem::take(&mut self.is_failing) {
+                        info!("traces are taken again");
+                    }
+                    return;
+                }
+                Err(refused) => {
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        warn!(
+                            message = refused.message,
+                            "traces are not taken; see traces.endpoint. Spans are dropped until they are"
+                        );
+                    }
+                    if !refused.is_passing {
+                        break;
+                    }
+                }
+            }
+            if tried < tries {
+                tokio::time::sleep(EVERY * tried).await;
+            }
+        }
+        self.metrics.trace_spans_dropped.inc_by(batch.len() as u64);
+    }
+
+    async fn post(&self, body: String) -> Result<(), Refused> {
+        let sent = self
+            .http
+            .post(self.endpoint.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+            .send()
+            .await;
+        match sent {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(Refused {
+                message: format!("the collector answered {}", answer.status()),
+                is_passing: matches!(
+                    answer.status(),
+                    StatusCode::TOO_MANY_REQUESTS
+                        | StatusCode::BAD_GATEWAY
+                        | StatusCode::SERVICE_UNAVAILABLE
+                        | StatusCode::GATEWAY_TIMEOUT
+                ),
+            }),
+            Err(fault) => Err(Refused {
+                message: fault.without_url().to_string(),
+                is_passing: true,
+            }),
+        }
+    }
+}
