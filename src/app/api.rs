@@ -66,7 +66,8 @@ pub(super) async fn serve(
                 connection.clone(),
                 running.ways.producer.clone(),
                 &running.ways.topics,
-            ),
+            )
+            .knowing(super::origin(config, Arc::clone(&running.ways.catalog))),
             guard: Guard::new(config.outbound.allow_networks.clone()),
             readings: AtomicUsize::new(0),
         },

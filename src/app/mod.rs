@@ -50,7 +50,7 @@ use crate::web::{self, Inside};
 use health::{Running, Sources};
 use history::History;
 pub use history::open_store;
-pub use prepare::{connection, planned, reached, sealing_key};
+pub use prepare::{connection, origin, planned, reached, sealing_key};
 pub use stages::Stages;
 use stages::Starter;
 

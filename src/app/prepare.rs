@@ -8,7 +8,9 @@ use super::Error;
 use crate::config::{self, Config, Secret};
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::kafka::{self, settings::Connection};
+use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
+use crate::pipeline::replaying::Origin;
 use crate::pipeline::topics::{Sizes, Topics, plans};
 use crate::subscription::seal::SealingKey;
 use crate::traces::{self, Tracer};
@@ -30,6 +32,17 @@ pub fn connection(config: &Config) -> Connection {
         consumer_properties: copy(&kafka.consumer),
         producer_properties: copy(&kafka.producer),
         message_bytes: 0,
+    }
+}
+
+/// Where a configuration's events come from, for replays of what a webhook missed.
+pub fn origin(config: &Config, catalog: Arc<Catalog>) -> Origin {
+    let topics = Topics::new(&config.kafka.topic_prefix);
+    Origin {
+        sources: config.intake.topics.clone(),
+        customer_pointer: config.intake.customer_pointer.clone(),
+        catalog,
+        attempts: config.history.attempts.then_some(topics.attempts),
     }
 }
 

@@ -212,7 +212,8 @@ impl Starter<'_> {
             self.connection.clone(),
             self.ways.producer.clone(),
             &self.ways.topics,
-        );
+        )
+        .knowing(super::origin(self.config, Arc::clone(&self.ways.catalog)));
         let replays = vec![self.ways.topics.replays.to_string()];
         let fleet = Box::new(Fleet::new(replaying));
         self.read("replays", replays, Start::Earliest, false, fleet)?;

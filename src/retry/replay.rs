@@ -41,18 +41,25 @@ pub struct LetterFilter {
 }
 
 impl LetterFilter {
+    /// Whether a type is meant.
+    pub fn wants_type(&self, found: &str) -> bool {
+        match self.event_type.as_deref() {
+            None => true,
+            Some(wanted) => match wanted.strip_suffix('*') {
+                Some(prefix) => found.starts_with(prefix),
+                None => wanted == found,
+            },
+        }
+    }
+
     /// Whether a letter is meant.
     pub fn matches(&self, letter: &DeadLetter) -> bool {
         fn holds<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none() || wanted == found
         }
-        let type_holds = match (&self.event_type, &letter.event_type) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(wanted), Some(found)) => match wanted.strip_suffix('*') {
-                Some(prefix) => found.starts_with(prefix),
-                None => wanted == found,
-            },
+        let type_holds = match &letter.event_type {
+            None => self.event_type.is_none(),
+            Some(found) => self.wants_type(found),
         };
         let delivery = letter.delivery.as_ref().map(|delivery| &delivery.id);
         let is_seen = self.webhooks.as_ref().is_none_or(|seen| {
@@ -177,6 +184,13 @@ pub struct Resumption {
     pub from: BTreeMap<i32, i64>,
 }
 
+/// That a job does not work on dead letters: it sends the events between two times (its filter's) that its filter's webhook wants and did not get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Topic and partition that each stretch covers; a stretch's number is the place in this list.
+    pub places: Vec<(String, i32)>,
+}
+
 /// A job, as it stands in the replays topic under its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -191,6 +205,9 @@ pub struct Job {
     /// Records that are no deliveries, written to this topic as they once came: what another program, or an undecodable event, left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
+    /// From the source topics rather than the dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
     /// Also what an earlier job has done already.
     #[serde(default)]
     pub again: bool,
@@ -287,6 +304,10 @@ impl Job {
 
     /// Whether both may come to the same letter yet.
     pub fn overlaps(&self, other: &Self) -> bool {
+        if self.missed.is_some() || other.missed.is_some() {
+            let is_same = self.missed.is_some() && other.missed.is_some();
+            return is_same && !self.filter.excludes(&other.filter);
+        }
         self.topic == other.topic
             && !self.filter.excludes(&other.filter)
             && self.stretches.iter().any(|(partition, mine)| {
@@ -300,6 +321,9 @@ impl Job {
     /// When the run began that passed this letter (Unix milliseconds); `None` when the job does not mean it, cannot do its deed to it,
     /// or has not come to it.
     fn passed_at_ms(&self, letter: &DeadLetter) -> Option<i64> {
+        if self.missed.is_some() {
+            return None;
+        }
         let place = &letter.place;
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;

@@ -67,6 +67,7 @@ pub(super) fn replay(job: Job) -> Replay {
     let shown = serde_json::json!({
         "webhook": filter.webhook, "event_type": filter.event_type, "reason": filter.reason, "status": filter.status,
         "since": filter.since_ms.map(time), "until": filter.until_ms.map(time), "delivery": filter.delivery,
+        "never_delivered": job.missed.as_ref().map(|_| true),
     });
     let shown = match shown {
         serde_json::Value::Object(mut members) => {
@@ -245,7 +246,10 @@ impl Known {
             }
             None => None,
         };
-        let planned = self.replaying.plan(replaying::Order {
+        if order.never_delivered {
+            self.must_be_seen(tenant, &order.selection)?;
+        }
+        let wanted = replaying::Order {
             deed: match order.discard {
                 Some(_) => Deed::Discard,
                 None => Deed::Replay,
@@ -267,8 +271,13 @@ impl Known {
                 Some(_) => Runner::Command,
                 None => Runner::Fleet,
             },
-        });
-        let plan = planned.map_err(|fault| unavailable(&fault))?;
+        };
+        let planned = if order.never_delivered {
+            self.replaying.plan_missed(wanted)
+        } else {
+            self.replaying.plan(wanted)
+        };
+        let plan = planned.map_err(|fault| self.refused(tenant, fault))?;
         let found = &plan.counts;
         let counts = Counts {
             total: found.total,
@@ -292,6 +301,20 @@ impl Known {
             counts,
             replay: Some(replay(job)),
         })
+    }
+
+    /// Another tenant's webhook is as one that is not there (promise 7).
+    fn must_be_seen(&self, tenant: &Tenant, selection: &Selection) -> Result<(), Problem> {
+        let Some((customer, id)) = tenant.0.as_ref().zip(selection.webhook.as_deref()) else {
+            return Ok(());
+        };
+        let catalog = self.running.ways.catalog.now();
+        let webhook = catalog.get(id);
+        if webhook.is_some_and(|webhook| webhook.customer.as_ref() == Some(customer)) {
+            return Ok(());
+        }
+        let detail = format!("`webhook`: there is no webhook {id}");
+        Err(Problem::at("/webhook", detail))
     }
 
     pub(super) fn tell(&self, tenant: &Tenant, id: &str, wish: Wish) -> Result<Replay, Problem> {
@@ -338,6 +361,9 @@ impl Known {
             Error::OfACommand(id) => conflict(format!(
                 "{id} is worked on by the command that began it; stop and resume it there"
             )),
+            Error::Order { field, why } => {
+                Problem::at(&format!("/{field}"), format!("`{field}`: {why}"))
+            }
             Error::Finished(id) => conflict(format!("{id} has finished")),
             Error::Cancelled(id) => conflict(format!(
                 "{id} was cancelled, which is for good; begin another"

@@ -15,8 +15,13 @@ use super::super::remote::{Client, Remote};
 use super::super::{Answer, Context};
 use super::remote::Order as RemoteOrder;
 use super::selection::Selection;
+use crate::app;
+use crate::config::Config;
+use crate::matching::catalog::Catalog;
 use crate::outbound::guard::Guard;
-use crate::pipeline::replaying::{Asked, Halt, Order, Replaying};
+use crate::pipeline::catalog_topic::CatalogTopic;
+use crate::pipeline::replaying::{Asked, Error, Halt, Order, Origin, Replaying};
+use crate::pipeline::topics::Topics;
 use crate::retry::replay::{Deed, Job, Runner, State};
 
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +42,11 @@ pub(super) struct Replay {
     /// Only what never was a delivery (undecodable events, letters of other programs), into this topic as it once came
     #[arg(long, value_name = "TOPIC", conflicts_with = "to")]
     into: Option<String>,
+    /// Rather than dead letters, the events between --since and --until that --webhook wants and did not get
+    #[arg(long, requires_all = ["webhook", "since", "until"], conflicts_with_all = [
+        "reason", "status", "delivery", "limit", "into", "again", "dead_topic", "resume",
+    ])]
+    never_delivered: bool,
     /// Count only
     #[arg(long)]
     dry_run: bool,
@@ -82,7 +92,12 @@ impl Replay {
             // The topic of a job is its own.
             let topic = replaying.job(id)?.topic;
             let replaying = super::open(context, Some(&topic))?;
-            let mut job = replaying.resume(id)?;
+            let mut job = replaying.job(id)?;
+            let replaying = match job.missed {
+                Some(_) => replaying.knowing(origin(&config)?),
+                None => replaying,
+            };
+            job = replaying.resume(id)?;
             job.rate = self.rate.or(job.rate);
             return send(&replaying, job, output);
         }
@@ -102,7 +117,7 @@ impl Replay {
             );
         }
         let everything = self.selection.is_everything();
-        let plan = replaying.plan(Order {
+        let order = Order {
             deed: Deed::Replay,
             filter: self.selection.filter(),
             to,
@@ -117,7 +132,18 @@ impl Replay {
             } else {
                 Runner::Command
             },
-        })?;
+        };
+        let replaying = if self.never_delivered {
+            replaying.knowing(origin(&config)?)
+        } else {
+            replaying
+        };
+        let planned = if self.never_delivered {
+            replaying.plan_missed(order)
+        } else {
+            replaying.plan(order)
+        };
+        let plan = planned.map_err(in_flags)?;
         if self.dry_run || plan.counts.total == 0 {
             return match output {
                 Output::Json => print_json(&plan.counts),
@@ -170,6 +196,10 @@ impl Replay {
         body.insert("limit".to_owned(), self.limit.into());
         body.insert("to".to_owned(), self.to.into());
         body.insert("again".to_owned(), self.again.into());
+        if self.never_delivered {
+            body.insert("never_delivered".to_owned(), true.into());
+            body.remove("again");
+        }
         body.insert("max_replays".to_owned(), self.max_replays.into());
         let order = RemoteOrder {
             path: "/replays/",
@@ -180,6 +210,29 @@ impl Replay {
             output: self.output,
         };
         order.carry_out(client)
+    }
+}
+
+/// Where events come from and who wants them now, for what a webhook missed.
+fn origin(config: &Config) -> anyhow::Result<Origin> {
+    let topics = Topics::new(&config.kafka.topic_prefix);
+    let (connection, _) = app::reached(config)?;
+    let topic = CatalogTopic::open(connection, &topics, app::sealing_key(config)?)?;
+    let webhooks = topic.read()?.into_iter();
+    let catalog = Arc::new(Catalog::default());
+    catalog.publish(
+        webhooks
+            .map(|(id, webhook)| (id, Arc::new(webhook)))
+            .collect(),
+    );
+    Ok(app::origin(config, catalog))
+}
+
+/// A refusal that names the flag rather than the field.
+fn in_flags(fault: Error) -> anyhow::Error {
+    match fault {
+        Error::Order { field, why } => anyhow::anyhow!("--{}: {why}", field.replace('_', "-")),
+        other => other.into(),
     }
 }
 

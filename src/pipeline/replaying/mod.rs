@@ -6,6 +6,7 @@
 //! [`Replaying::run`] does it.
 
 pub mod fleet;
+mod missed;
 mod plan;
 mod run;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use missed::Origin;
 pub use plan::{Counts, Order, Plan};
 pub use run::{Asked, Halt};
 
@@ -80,6 +82,8 @@ pub enum Error {
         "the dead letter {place} was not taken: {reason}. Raise max.message.bytes of the topic, then resume"
     )]
     Refused { place: Source, reason: String },
+    #[error("`{field}`: {why}")]
+    Order { field: &'static str, why: String },
     #[error(
         "the job paused for more than {0} s, because its process or the broker did, and another may have begun meanwhile"
     )]
@@ -93,6 +97,7 @@ pub struct Replaying {
     letters: Arc<str>,
     dispatch: Arc<str>,
     replays: Arc<str>,
+    origin: Option<Arc<Origin>>,
 }
 
 impl Replaying {
@@ -118,6 +123,7 @@ impl Replaying {
             letters: Arc::clone(&topics.dead_letters),
             dispatch: Arc::clone(&topics.dispatch),
             replays: Arc::clone(&topics.replays),
+            origin: None,
         }
     }
 
@@ -129,7 +135,14 @@ impl Replaying {
             letters: Arc::from(letters),
             dispatch: Arc::clone(&self.dispatch),
             replays: Arc::clone(&self.replays),
+            origin: self.origin.clone(),
         }
+    }
+
+    /// The same where it is known which events there were and who wants them, which only jobs for missed events need.
+    pub fn knowing(mut self, origin: Origin) -> Self {
+        self.origin = Some(Arc::new(origin));
+        self
     }
 
     /// All jobs.

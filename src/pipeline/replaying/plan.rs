@@ -88,6 +88,16 @@ fn add(counts: &mut BTreeMap<String, u64>, word: &str) {
 }
 
 impl Counts {
+    /// Counts an event that a webhook missed.
+    pub(super) fn count_missed(&mut self, webhook: &str, event_type: &str) {
+        self.count(&Labels {
+            reason: "never_delivered".to_owned(),
+            webhook: Some(webhook.to_owned()),
+            event_type: Some(event_type.to_owned()),
+            status: None,
+        });
+    }
+
     fn count(&mut self, labels: &Labels) {
         self.total += 1;
         add(&mut self.by_reason, &labels.reason);
@@ -181,6 +191,16 @@ impl Replaying {
         if let Some(first) = first {
             first.cut(&mut stretches, &mut counts);
         }
+        Ok(self.planned(order, counts, stretches))
+    }
+
+    /// The plan of an order that was counted.
+    pub(super) fn planned(
+        &self,
+        order: Order,
+        counts: Counts,
+        stretches: BTreeMap<i32, Stretch>,
+    ) -> Plan {
         let now = now_ms();
         let job = Job {
             id: format!("{ID_PREFIX}{}", uuid::Uuid::now_v7().simple()),
@@ -189,6 +209,7 @@ impl Replaying {
             filter: order.filter,
             to: order.to.map(String::from),
             into: order.into,
+            missed: None,
             again: order.again,
             reason: order.reason,
             rate: order.rate,
@@ -204,10 +225,10 @@ impl Replaying {
             done: 0,
             total: counts.total,
         };
-        Ok(Plan { job, counts })
+        Plan { job, counts }
     }
 
-    fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
+    pub(super) fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
         let mut spans = spans(&self.connection, &self.letters)?;
         // Kafka takes negative times for words: -1 is the end, -2 the beginning.
         if let Some(since_ms) = filter.since_ms.filter(|since_ms| *since_ms > 0) {
@@ -263,7 +284,7 @@ fn can_go(order: &Order, letter: &DeadLetter) -> bool {
     }
 }
 
-fn stretch(span: Span) -> Stretch {
+pub(super) fn stretch(span: Span) -> Stretch {
     Stretch {
         from: span.from,
         to: span.to,

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::super::now_ms;
+use super::missed::Missing;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
 use crate::kafka::table::{Span, scan};
 use crate::record::{Outgoing, Record, Source};
@@ -80,6 +81,7 @@ impl Replaying {
         let mut run = Run {
             replaying: self,
             others,
+            missing: None,
             pace: Pace::new(job.rate),
             batch: Batch::new(),
             job,
@@ -124,6 +126,8 @@ impl Replaying {
 struct Run<'a> {
     replaying: &'a Replaying,
     others: Jobs,
+    /// What the job's webhook missed, where that is what the job sends.
+    missing: Option<Missing>,
     job: Job,
     pace: Pace,
     batch: Batch,
@@ -133,6 +137,15 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn through_all(&mut self) -> Result<(), Error> {
+        if self.job.missed.is_some() {
+            self.missing = Some(self.replaying.missing(&self.job, self.halt)?);
+            if self.halt.asked() == Asked::LetGo {
+                return Ok(());
+            }
+            // Reading what was delivered may have taken its time.
+            self.job.touch(now_ms());
+            self.replaying.write(&self.job)?;
+        }
         let spans: Vec<Span> = self
             .job
             .stretches
@@ -147,55 +160,50 @@ impl Run<'_> {
         for span in spans {
             let mut goes_on = Ok(true);
             let replaying = self.replaying;
-            scan(
-                &replaying.connection,
-                &replaying.letters,
-                &[span],
-                |record| {
-                    goes_on = self.step(record);
-                    match goes_on {
-                        Ok(true) => ControlFlow::Continue(()),
-                        _ => ControlFlow::Break(()),
-                    }
-                },
-            )?;
+            let key = span.partition;
+            let (topic, span) = match &self.job.missed {
+                None => (replaying.letters.to_string(), span),
+                Some(missed) => missed.place(span),
+            };
+            scan(&replaying.connection, &topic, &[span], |record| {
+                goes_on = self.step(key, record);
+                match goes_on {
+                    Ok(true) => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
+            })?;
             if !goes_on? {
                 return Ok(());
             }
-            self.settle(span.partition, span.to)?;
+            self.settle(key, span.to)?;
         }
         Ok(())
     }
 
-    /// Deals with one record; `false` when the job is to stop.
-    fn step(&mut self, record: Record) -> Result<bool, Error> {
-        let (partition, offset) = (record.partition, record.offset.0);
+    /// Deals with one record of a stretch; `false` when the job is to stop.
+    fn step(&mut self, key: i32, record: Record) -> Result<bool, Error> {
+        let (place, offset) = (record.source(), record.offset.0);
         if self.halt.is_asked() {
-            self.settle(partition, offset)?;
+            self.settle(key, offset)?;
             return Ok(false);
         }
-        let Some(outgoing) = self.wanted(record) else {
+        let Some(outgoing) = self.wanted(key, record) else {
             if self.batch.began.elapsed() >= BATCH_TIME {
-                self.settle(partition, offset.saturating_add(1))?;
+                self.settle(key, offset.saturating_add(1))?;
             }
             return Ok(true);
         };
         if self.batch.sent >= BATCH_LETTERS || self.pace.next > self.batch.began + BATCH_TIME {
-            self.settle(partition, offset)?;
+            self.settle(key, offset)?;
         }
         if !self.pace.wait(self.halt) {
-            self.settle(partition, offset)?;
+            self.settle(key, offset)?;
             return Ok(false);
         }
         let silent_ms = now_ms().saturating_sub(self.job.updated_at_ms);
         if silent_ms > SILENT_AFTER_MS / 2 {
             return Err(Error::Slept(silent_ms / 1000));
         }
-        let place = Source {
-            topic: self.replaying.letters.clone(),
-            partition,
-            offset,
-        };
         let answers = self.batch.to_answer.clone();
         self.replaying.producer.send(
             &outgoing,
@@ -210,7 +218,11 @@ impl Run<'_> {
     }
 
     /// What to send, unless the letter is not meant, done already, or nothing that can be sent.
-    fn wanted(&self, record: Record) -> Option<Outgoing> {
+    fn wanted(&self, key: i32, record: Record) -> Option<Outgoing> {
+        if let Some(missing) = &self.missing {
+            let delivery = missing.delivery(key, &record, &self.job, now_ms())?;
+            return Some(delivery.to_record(&self.replaying.dispatch, true));
+        }
         let letter = DeadLetter::from_record(record);
         let is_meant = self.job.filter.matches(&letter)
             && !self.job.is_too_often(letter.replay_count)
@@ -226,7 +238,7 @@ impl Run<'_> {
     }
 
     /// Waits until the batch is in `dispatch`, then writes that everything below `next` is done.
-    fn settle(&mut self, partition: i32, next: i64) -> Result<(), Error> {
+    fn settle(&mut self, key: i32, next: i64) -> Result<(), Error> {
         let mut refused: Option<(Source, String)> = None;
         for (place, refusal) in self.batch.answers()? {
             match refusal {
@@ -239,7 +251,7 @@ impl Run<'_> {
             }
         }
         let reached = refused.as_ref().map_or(next, |(place, _)| place.offset);
-        if let Some(stretch) = self.job.stretches.get_mut(&partition) {
+        if let Some(stretch) = self.job.stretches.get_mut(&key) {
             stretch.next = stretch.next.max(reached);
         }
         if self.halt.asked() == Asked::LetGo {

@@ -238,6 +238,7 @@ fn order_of(id: &str) -> Order {
             ..Selection::default()
         },
         discard: None,
+        never_delivered: false,
         to: None,
         again: false,
         rate: None,

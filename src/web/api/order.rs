@@ -56,6 +56,9 @@ pub(super) struct ReplayInput {
     /// Leave letters that were replayed so often before; 5.
     #[schema(minimum = 1, maximum = 1_000_000)]
     max_replays: Option<u32>,
+    /// Rather than dead letters, the events of the source topics that `webhook` wants now, that came from `since` on and before `until`, and of which no
+    /// delivery to it is known. What is still on its way to it counts as missed, and then comes twice with the same id.
+    never_delivered: Option<bool>,
     /// Count only.
     dry_run: Option<bool>,
 }
@@ -75,6 +78,7 @@ impl ReplayInput {
         "to",
         "again",
         "max_replays",
+        "never_delivered",
         "dry_run",
     ];
 }
@@ -183,6 +187,19 @@ impl Fields<'_> {
         })
     }
 
+    /// Refuses these fields beside `never_delivered`.
+    pub(super) fn never_delivered(&self) -> Result<bool, Problem> {
+        let is = self.boolean("never_delivered")?;
+        let letters_only = ["reason", "status", "delivery", "limit", "again"];
+        match letters_only.iter().find(|name| self.get(name).is_some()) {
+            Some(name) if is => Err(Problem::at(
+                &format!("/{name}"),
+                format!("`{name}` is of dead letters; leave it out beside `never_delivered`"),
+            )),
+            _ => Ok(is),
+        }
+    }
+
     /// `limit`.
     pub(super) fn limit(&self) -> Result<Option<usize>, Problem> {
         let limit = self.number("limit", 1, MOST_CHOSEN)?;
@@ -247,7 +264,8 @@ mod tests {
             .selection()
             .map(|_| ())
             .and_then(|()| fields.limit().map(|_| ()))
-            .and_then(|()| fields.boolean("again").map(|_| ()));
+            .and_then(|()| fields.boolean("again").map(|_| ()))
+            .and_then(|()| fields.never_delivered().map(|_| ()));
         read.err()
             .and_then(|problem| problem.errors.first()?.pointer.clone())
     }
@@ -268,6 +286,9 @@ mod tests {
             (json!({"limit": 0}), "/limit"),
             (json!({"limit": 100_001}), "/limit"),
             (json!({"again": "yes"}), "/again"),
+            (json!({"never_delivered": 1}), "/never_delivered"),
+            (json!({"never_delivered": true, "status": 500}), "/status"),
+            (json!({"never_delivered": true, "again": true}), "/again"),
         ] {
             assert_eq!(pointer(body.clone()).as_deref(), Some(wanted), "{body}");
         }

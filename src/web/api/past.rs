@@ -280,6 +280,8 @@ pub struct Order {
     pub selection: Selection,
     /// `Some` discards them, for this reason; `None` replays them.
     pub discard: Option<String>,
+    /// Rather than dead letters, the events that the webhook wants and did not get between the two times.
+    pub never_delivered: bool,
     /// Another URL than the webhooks' own.
     pub to: Option<String>,
     /// Also those that were replayed or discarded before.

@@ -219,6 +219,7 @@ pub(super) async fn create_replay(
     let order = Order {
         selection: fields.selection()?,
         discard: None,
+        never_delivered: fields.never_delivered()?,
         to,
         again: fields.boolean("again")?,
         rate: fields.number("rate", 1, 1_000_000)?,
@@ -259,6 +260,7 @@ pub(super) async fn discard_dead_letters(
     let order = Order {
         selection: fields.selection()?,
         discard: Some(why.unwrap_or_default()),
+        never_delivered: false,
         to: None,
         again: false,
         rate: None,

@@ -265,6 +265,21 @@ fn without_a_history_lists_say_so_and_dead_letters_are_listed_and_replayed_all_t
     Client::of(&router, "prt_one")
         .post("/replays/", &json!({"to": "http://10.0.0.5/"}))
         .problem(400);
+    let missed = |webhook: &str, since: &str| json!({"never_delivered": true, "webhook": webhook, "since": since, "until": "2021-01-01T00:00:00Z"});
+    // Another tenant's webhook is as one that is not there.
+    for (wrong, pointer) in [
+        (missed("wh_two", "2020-01-01T00:00:00Z"), "/webhook"),
+        (missed("wh_one", "2021-01-02T00:00:00Z"), "/until"),
+        (
+            json!({"never_delivered": true, "webhook": "wh_one"}),
+            "/since",
+        ),
+    ] {
+        let problem = one.post("/replays/", &wrong).problem(400);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    let none = one.post("/replays/", &missed("wh_one", "2020-01-01T00:00:00Z"));
+    assert_eq!(none.expect(200)["counts"]["total"], 0);
     let slow = one.post("/replays/", &json!({"rate": 1})).expect(202);
     let slow = slow["replay"]["id"].as_str().unwrap();
     let busy = one.post("/replays/", &json!({})).problem(409);

@@ -2,6 +2,7 @@
 
 mod choosing;
 mod fleet;
+mod missed;
 mod replaying;
 
 use std::collections::{BTreeMap, BTreeSet};
