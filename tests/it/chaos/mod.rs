@@ -460,7 +460,7 @@ fn every_event_ends_exactly_once_under_faults() {
         &Plan {
             name: "short",
             events: number("CHAOS_EVENTS", 10_000) as u32,
-            span: Duration::from_secs(60),
+            span: Duration::from_secs(75),
             faults: 18,
             seed: number("SEED", 1),
             copies: Copies::Below(0.2),
