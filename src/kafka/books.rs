@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ledger::{Commit, Ledger, Opened, Settled};
 use super::receipt::{Assignment, Heartbeat, Receipt, Settlement};
-use crate::record::{NextOffset, SourceOffset};
+use crate::record::SourceOffset;
 
 /// A topic and a partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -153,14 +153,6 @@ impl Books {
         if let Some(page) = self.pages.get_mut(place) {
             page.ledger.confirm_committed(commit);
         }
-    }
-
-    /// How far each assigned partition was read.
-    pub(super) fn reached(&self) -> Vec<(Place, NextOffset)> {
-        self.pages
-            .iter()
-            .filter_map(|(place, page)| Some((place.clone(), page.ledger.reached()?)))
-            .collect()
     }
 
     /// Receipts of these assignments that are still in somebody's hands.

@@ -4,6 +4,7 @@
 //! then the frontier is committed and the partition handed back. Only so does a rate limit hold across a hand-over
 //! (promise 5) and does the next owner repeat little.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -16,7 +17,8 @@ use super::books::Place;
 use super::ledger::Commit;
 use super::membership::{Change, Membership};
 use super::start;
-use super::turns::{Life, Turns, list_of};
+use super::topic_id;
+use super::turns::{Life, Turns};
 
 /// How long a revoked partition's work that is under way may take to end before the partition is handed back.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
@@ -24,6 +26,8 @@ const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
 const HAND_BACK_STEP: Duration = Duration::from_secs(1);
 /// … up to this: what was written and is not acknowledged yet would be written again by the next owner.
 const HAND_BACK_MOST: Duration = Duration::from_secs(20);
+/// Shorter than a session, because an assignment waits for it.
+const ID_WAIT: Duration = Duration::from_secs(4);
 const ASSIGN_PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition that is read by itself.
@@ -118,8 +122,20 @@ impl Life {
 
     fn assigned(&mut self, places: &[Place], turns: &mut Turns) -> Result<(), Error> {
         let settings = &turns.settings;
-        let starts =
-            start::positions(&self.consumer, places, settings.start, settings.keeps_place)?;
+        let topics: BTreeSet<&str> = places.iter().map(|(topic, _)| topic.as_ref()).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let ids = topic_id::of_topics(self.consumer.client(), &topics, ID_WAIT)?;
+        if self.renewal.learn(ids) {
+            // The next turn begins anew.
+            return Ok(());
+        }
+        let starts = start::positions(
+            &self.consumer,
+            places,
+            settings.start,
+            settings.keeps_place,
+            self.renewal.ids(),
+        )?;
         let mut assignment = TopicPartitionList::new();
         for position in &starts {
             let (topic, partition) = &position.place;
@@ -163,7 +179,8 @@ impl Life {
             })
             .collect();
         if !fresh.is_empty() && turns.settings.keeps_place {
-            self.consumer.commit(&list_of(&fresh)?, CommitMode::Async)?;
+            self.consumer
+                .commit(&self.list_of(&fresh)?, CommitMode::Async)?;
         }
         info!(
             stage = turns.settings.stage,

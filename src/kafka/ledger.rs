@@ -161,12 +161,6 @@ impl Ledger {
         }
     }
 
-    /// How far the partition was read, by this owner or those before it.
-    pub fn reached(&self) -> Option<NextOffset> {
-        self.end
-            .or(self.committed.as_ref().map(|committed| committed.offset))
-    }
-
     /// How many received offsets are unfinished.
     pub fn open_count(&self) -> usize {
         self.open

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::books::Place;
 use super::ledger::Commit;
+use super::topic_id;
 use crate::metrics::Metrics;
 use crate::record::NextOffset;
 
@@ -173,13 +174,16 @@ impl ConsumerContext for Membership {
         let mut commits = hold(&self.commits);
         for element in offsets.elements() {
             match (element.offset(), element.error()) {
-                (Offset::Offset(offset), Ok(())) => commits.push((
-                    (Arc::from(element.topic()), element.partition()),
-                    Commit {
-                        offset: NextOffset(offset),
-                        note: element.metadata().to_owned(),
-                    },
-                )),
+                (Offset::Offset(offset), Ok(())) => {
+                    let (_, note) = topic_id::from_metadata(element.metadata());
+                    commits.push((
+                        (Arc::from(element.topic()), element.partition()),
+                        Commit {
+                            offset: NextOffset(offset),
+                            note: note.to_owned(),
+                        },
+                    ));
+                }
                 (_, Err(failure)) => self.learn(&failure),
                 (_, Ok(())) => {}
             }

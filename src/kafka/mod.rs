@@ -6,6 +6,7 @@
 mod books;
 pub mod clock;
 pub mod consumer;
+mod describe;
 pub mod embedded;
 mod finished;
 mod handover;
@@ -21,6 +22,7 @@ pub mod start;
 mod status;
 pub mod table;
 pub mod tail;
+mod topic_id;
 pub mod topics;
 mod turns;
 pub mod unread;

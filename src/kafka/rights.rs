@@ -7,8 +7,6 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString, c_char};
-use std::ptr::null_mut;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
@@ -17,6 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaRespErr as Code;
 
 use super::Error;
+use super::describe::{self, Answer, Asked, native_names, pointers_to, text_of};
 use super::settings::Connection;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -80,34 +79,12 @@ pub fn to_topics(
     connection: &Connection,
     names: &[&str],
 ) -> Result<BTreeMap<String, Rights>, Error> {
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let names = native_names(names);
-    let mut pointers = pointers_to(&names);
-    let question = |asked: &Asked| {
-        // SAFETY: the names outlive the call, which copies them; the collection is destroyed after it; client, options and
-        // queue are those of `asked`.
-        unsafe {
-            let topics = native::rd_kafka_TopicCollection_of_topic_names(
-                pointers.as_mut_ptr(),
-                pointers.len(),
-            );
-            native::rd_kafka_DescribeTopics(asked.client(), topics, asked.options, asked.queue);
-            native::rd_kafka_TopicCollection_destroy(topics);
-        }
-    };
-    let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-    let answer = Answer::to(connection, kind, question)?;
     let mut found = BTreeMap::new();
-    // SAFETY: the event is of the kind that was asked for, lives as long as `answer`, and owns all that is read of it.
-    unsafe {
-        let result = native::rd_kafka_event_DescribeTopics_result(answer.event);
-        let mut count = 0;
-        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-        for at in 0..count {
-            let topic = *topics.add(at);
-            let mut many = 0;
+    let client: AdminClient<DefaultClientContext> = connection.admin().create()?;
+    describe::topics(client.inner(), names, LIMIT, |topic| {
+        let mut many = 0;
+        // SAFETY: the description lives while this is called, and owns all that is read of it.
+        unsafe {
             let operations =
                 native::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut many);
             let fault = native::rd_kafka_TopicDescription_error(topic);
@@ -116,7 +93,7 @@ pub fn to_topics(
                 rights_of(fault, operations, many),
             );
         }
-    }
+    })?;
     Ok(found)
 }
 
@@ -127,8 +104,9 @@ pub fn to_topics(
 pub fn to_group(connection: &Connection, group: &str) -> Result<Rights, Error> {
     let names = native_names(&[group]);
     let mut pointers = pointers_to(&names);
-    let question = |asked: &Asked| {
-        // SAFETY: as in `to_topics`.
+    let client: AdminClient<DefaultClientContext> = connection.admin().create()?;
+    let question = |asked: &Asked<'_, DefaultClientContext>| {
+        // SAFETY: the names outlive the call, which copies them; client, options and queue are those of `asked`.
         unsafe {
             native::rd_kafka_DescribeConsumerGroups(
                 asked.client(),
@@ -140,8 +118,8 @@ pub fn to_group(connection: &Connection, group: &str) -> Result<Rights, Error> {
         }
     };
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    let answer = Answer::to(connection, kind, question)?;
-    // SAFETY: as in `to_topics`; the pointer is read only where the count says that there is one.
+    let answer = Answer::to(client.inner(), kind, LIMIT, question)?;
+    // SAFETY: the event is of the kind that was asked for, lives as long as `answer`, and owns all that is read of it; the pointer is read only where the count says that there is one.
     unsafe {
         let result = native::rd_kafka_event_DescribeConsumerGroups_result(answer.event);
         let mut count = 0;
@@ -190,111 +168,4 @@ unsafe fn rights_of(
             .filter_map(Operation::of)
             .collect(),
     )
-}
-
-/// A name with a zero in it, which no broker has, becomes an empty one, which no broker has either.
-fn native_names(names: &[&str]) -> Vec<CString> {
-    let native = |name: &&str| CString::new(*name).unwrap_or_default();
-    names.iter().map(native).collect()
-}
-
-fn pointers_to(names: &[CString]) -> Vec<*const c_char> {
-    names.iter().map(|name| name.as_ptr()).collect()
-}
-
-fn text_of(pointer: *const c_char) -> String {
-    if pointer.is_null() {
-        return String::new();
-    }
-    // SAFETY: librdkafka's texts end with a zero and live as long as what they were read from.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// What a question needs; freed when dropped, the client after all that is of it.
-struct Asked {
-    queue: *mut native::rd_kafka_queue_t,
-    options: *mut native::rd_kafka_AdminOptions_t,
-    client: AdminClient<DefaultClientContext>,
-}
-
-impl Asked {
-    fn new(connection: &Connection, kind: native::rd_kafka_admin_op_t) -> Result<Self, Error> {
-        let client: AdminClient<DefaultClientContext> = connection.admin().create()?;
-        let handle = client.inner().native_ptr();
-        let limit = i32::try_from(LIMIT.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the handle is that of a living client, which outlives what is made of it here. The setter of the operations
-        // returns an error that must be freed (null: none); without them the answer is `Unknown`, so it is not looked at.
-        let (queue, options) = unsafe {
-            let options = native::rd_kafka_AdminOptions_new(handle, kind);
-            let fault = native::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
-            native::rd_kafka_error_destroy(fault);
-            native::rd_kafka_AdminOptions_set_request_timeout(options, limit, null_mut(), 0);
-            (native::rd_kafka_queue_new(handle), options)
-        };
-        Ok(Self {
-            queue,
-            options,
-            client,
-        })
-    }
-
-    fn client(&self) -> *mut native::rd_kafka_t {
-        self.client.inner().native_ptr()
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        // SAFETY: both were made by `new` and are used by nobody else.
-        unsafe {
-            native::rd_kafka_AdminOptions_destroy(self.options);
-            native::rd_kafka_queue_destroy(self.queue);
-        }
-    }
-}
-
-/// An event that holds the answer; freed when dropped, before the client.
-struct Answer {
-    event: *mut native::rd_kafka_event_t,
-    _asked: Asked,
-}
-
-impl Answer {
-    fn to(
-        connection: &Connection,
-        kind: native::rd_kafka_admin_op_t,
-        mut question: impl FnMut(&Asked),
-    ) -> Result<Self, Error> {
-        let asked = Asked::new(connection, kind)?;
-        question(&asked);
-        let limit = i32::try_from(LIMIT.as_millis() + 1_000).unwrap_or(i32::MAX);
-        // SAFETY: the queue lives; the event is ours from here on.
-        let event = unsafe { native::rd_kafka_queue_poll(asked.queue, limit) };
-        if event.is_null() {
-            return Err(Error::NoAnswer(
-                "the rights were not told in time".to_owned(),
-            ));
-        }
-        let answer = Self {
-            event,
-            _asked: asked,
-        };
-        // SAFETY: the event lives, and so does its text.
-        unsafe {
-            if native::rd_kafka_event_error(event) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-                let why = text_of(native::rd_kafka_event_error_string(event));
-                return Err(Error::NoAnswer(why));
-            }
-        }
-        Ok(answer)
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // SAFETY: it came from `rd_kafka_queue_poll` and is freed once.
-        unsafe { native::rd_kafka_event_destroy(self.event) };
-    }
 }

@@ -15,6 +15,8 @@ use tracing::error;
 use super::Error;
 use super::books::Place;
 use super::ledger::Commit;
+use super::renewal::Ids;
+use super::topic_id::{self, TopicId};
 use crate::record::NextOffset;
 
 const BROKER_WAIT: Duration = Duration::from_secs(20);
@@ -39,13 +41,14 @@ pub(super) struct Position {
     pub committed: Option<Commit>,
 }
 
-/// Decides the start of each assigned partition. Fails when the broker does not answer in time; the caller lets the
+/// Decides the start of each assigned partition; `ids` are those that the topics have now. Fails when the broker does not answer in time; the caller lets the
 /// process end, and it begins again.
 pub(super) fn positions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     places: &[Place],
     start: Start,
     keeps_place: bool,
+    ids: &Ids,
 ) -> Result<Vec<Position>, Error> {
     if places.is_empty() {
         return Ok(Vec::new());
@@ -67,6 +70,20 @@ pub(super) fn positions<C: ConsumerContext>(
         let low = lows.get(place).copied().unwrap_or(0);
         let high = highs.get(place).copied().unwrap_or(low);
         let committed = committed.get(place);
+        if is_of_another_topic(committed, ids.get(&place.0)) {
+            error!(
+                topic = %place.0,
+                partition = place.1,
+                "the topic was deleted and made anew since it was read; begin at its first record"
+            );
+            positions.push(Position {
+                place: place.clone(),
+                offset: NextOffset(low),
+                committed: None,
+            });
+            continue;
+        }
+        let committed = committed.map(|found| &found.commit);
         let offset = match committed.map(|commit| commit.offset) {
             Some(offset) if offset.0 < low => {
                 error!(
@@ -99,6 +116,22 @@ pub(super) fn positions<C: ConsumerContext>(
         });
     }
     Ok(positions)
+}
+
+/// What a group has committed of a partition.
+struct Found {
+    /// Of the topic that the offset belongs to.
+    id: Option<TopicId>,
+    commit: Commit,
+}
+
+/// Whether a commit outlived the topic that it belongs to. The broker removes the offsets of a topic that is deleted, but a member
+/// that has not noticed may commit after that.
+fn is_of_another_topic(committed: Option<&Found>, now: Option<&TopicId>) -> bool {
+    committed
+        .and_then(|found| found.id.as_ref())
+        .zip(now)
+        .is_some_and(|(then, now)| then != now)
 }
 
 /// The first offset ([`Offset::Beginning`]) or the next one ([`Offset::End`]) of each partition, with one request a broker: asking for
@@ -157,7 +190,7 @@ fn is_passing(failure: &KafkaError) -> bool {
 fn committed_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     places: &[Place],
-) -> Result<HashMap<Place, Commit>, Error> {
+) -> Result<HashMap<Place, Found>, Error> {
     let mut list = TopicPartitionList::new();
     for (topic, partition) in places {
         list.add_partition(topic, *partition);
@@ -167,13 +200,17 @@ fn committed_offsets<C: ConsumerContext>(
         .elements()
         .iter()
         .filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some((
-                (Arc::from(element.topic()), element.partition()),
-                Commit {
+            Offset::Offset(offset) => {
+                let (id, note) = topic_id::from_metadata(element.metadata());
+                let commit = Commit {
                     offset: NextOffset(offset),
-                    note: element.metadata().to_owned(),
-                },
-            )),
+                    note: note.to_owned(),
+                };
+                Some((
+                    (Arc::from(element.topic()), element.partition()),
+                    Found { id, commit },
+                ))
+            }
             _ => None,
         })
         .collect())

@@ -28,6 +28,7 @@ use super::membership::Membership;
 use super::receipt::{Heartbeat, Settlement};
 use super::renewal::Renewal;
 use super::status::Status;
+use super::topic_id;
 use super::{Error, bytes_of};
 use crate::metrics::Metrics;
 use crate::record::{Header, Record, SourceOffset};
@@ -100,7 +101,7 @@ impl Turns {
                 ),
                 End::Renewed => warn!(
                     stage = self.settings.stage,
-                    "a topic is shorter than what was read of it (was it deleted and made anew?); joining the group anew"
+                    "a topic was deleted and made anew; joining the group anew"
                 ),
             }
         }
@@ -134,8 +135,7 @@ impl Life {
             if self.books.is_disordered() {
                 return Ok(End::Disordered);
             }
-            let (books, now) = (&self.books, turns.now());
-            if self.renewal.turn(&self.consumer, || books.reached(), now) {
+            if self.renewal.turn(&self.consumer, turns.now()) {
                 return Ok(End::Renewed);
             }
             self.heartbeat.turn();
@@ -225,7 +225,8 @@ impl Life {
         self.commit_due = turns.now() + COMMIT_INTERVAL;
         let plan = self.commit_plan(turns);
         if !plan.is_empty() {
-            self.consumer.commit(&list_of(&plan)?, CommitMode::Async)?;
+            self.consumer
+                .commit(&self.list_of(&plan)?, CommitMode::Async)?;
         }
         Ok(())
     }
@@ -235,7 +236,10 @@ impl Life {
         if plan.is_empty() {
             return Ok(());
         }
-        if let Err(failure) = self.consumer.commit(&list_of(&plan)?, CommitMode::Sync) {
+        if let Err(failure) = self
+            .consumer
+            .commit(&self.list_of(&plan)?, CommitMode::Sync)
+        {
             let had_notes = !self.consumer.context().refuses_notes();
             self.consumer.context().learn(&failure);
             if had_notes && self.consumer.context().refuses_notes() {
@@ -255,6 +259,22 @@ impl Life {
         }
         self.books
             .commit_plan(!self.consumer.context().refuses_notes())
+    }
+
+    /// A commit as librdkafka wants it.
+    pub(super) fn list_of(&self, commits: &[(Place, Commit)]) -> Result<TopicPartitionList, Error> {
+        let keeps_notes = !self.consumer.context().refuses_notes();
+        let mut list = TopicPartitionList::with_capacity(commits.len());
+        for ((topic, partition), commit) in commits {
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(commit.offset.0))?;
+            let id = self.renewal.ids().get(topic).filter(|_| keeps_notes);
+            let metadata = topic_id::to_metadata(id, &commit.note);
+            if !metadata.is_empty() {
+                element.set_metadata(&metadata);
+            }
+        }
+        Ok(list)
     }
 
     fn report(&mut self, turns: &Turns) {
@@ -367,18 +387,6 @@ pub(super) fn headers_of<M: Message>(message: &M) -> Vec<Header> {
             })
             .collect()
     })
-}
-
-pub(super) fn list_of(commits: &[(Place, Commit)]) -> Result<TopicPartitionList, Error> {
-    let mut list = TopicPartitionList::with_capacity(commits.len());
-    for ((topic, partition), commit) in commits {
-        let mut element = list.add_partition(topic, *partition);
-        element.set_offset(Offset::Offset(commit.offset.0))?;
-        if !commit.note.is_empty() {
-            element.set_metadata(&commit.note);
-        }
-    }
-    Ok(list)
 }
 
 /// Tells of a consumer's error. Nearly all pass by themselves; a fatal one ends the process, which begins again.

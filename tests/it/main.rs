@@ -38,6 +38,7 @@ mod leaks;
 mod memory;
 mod pace;
 mod reload;
+mod renewed_topics;
 mod retries;
 mod security;
 mod signatures;
