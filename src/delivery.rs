@@ -278,6 +278,11 @@ impl Delivery {
         header_text(&self.source_headers, "traceparent")
     }
 
+    /// What the systems of the trace have added to its context, if its record had that.
+    pub fn tracestate(&self) -> Option<&str> {
+        header_text(&self.source_headers, "tracestate")
+    }
+
     /// The record of this delivery for one of our topics. The key is the webhook's id (`keyed_by_webhook`), so that one
     /// instance owns a webhook, or the delivery's own, which spreads.
     pub fn to_record(&self, topic: &Arc<str>, keyed_by_webhook: bool) -> Outgoing {

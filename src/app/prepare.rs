@@ -52,7 +52,10 @@ pub(super) fn tracer(
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Tracer>>, traces::Error> {
     let traces = &config.traces;
-    let start = |endpoint| Tracer::start(endpoint, traces.sample_ratio, metrics).map(Arc::new);
+    let authorization = traces.authorization.as_ref().and_then(Secret::expose);
+    let start = |endpoint| {
+        Tracer::start(endpoint, authorization, traces.sample_ratio, metrics).map(Arc::new)
+    };
     traces.endpoint.as_ref().map(start).transpose()
 }
 

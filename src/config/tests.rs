@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (9, 44));
+    assert_eq!((sections.len(), keys.len()), (9, 45));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -116,6 +116,7 @@ fn every_key_can_be_overridden_by_the_environment() {
             "log.level" => (variable, "trace"),
             "outbound.memory_bytes" => (variable, "2097152"),
             "traces.endpoint" => (variable, "http://localhost:4318/v1/traces"),
+            "traces.authorization" => (variable, "Bearer a"),
             "traces.sample_ratio" => (variable, "0.5"),
             _ => (variable, "2"),
         };
@@ -123,7 +124,7 @@ fn every_key_can_be_overridden_by_the_environment() {
         assert_ne!(config, Config::default(), "{variable}");
         seen += 1;
     }
-    assert_eq!(seen, 43);
+    assert_eq!(seen, 44);
     let config = good(
         "",
         &[

@@ -1,10 +1,12 @@
 //! The section `[traces]`: where OpenTelemetry spans go. Without an endpoint there are none, and they cost nothing.
 
-use config::ValueKind;
+use config::{Value, ValueKind};
 use serde::Serialize;
 use url::Url;
 
+use super::Environment;
 use super::read::{Reader, Section};
+use super::secret::Secret;
 
 /// What is traced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,6 +15,8 @@ pub struct Traces {
     pub endpoint: Option<Url>,
     /// The share of traces that are recorded of those that begin here, 0 to 1. Where an event has a `traceparent`, its flag decides.
     pub sample_ratio: f64,
+    /// The value of the header `Authorization` that the collector wants.
+    pub authorization: Option<Secret>,
 }
 
 impl Default for Traces {
@@ -20,6 +24,7 @@ impl Default for Traces {
         Self {
             endpoint: None,
             sample_ratio: 1.0,
+            authorization: None,
         }
     }
 }
@@ -27,10 +32,12 @@ impl Default for Traces {
 impl Traces {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let default = Self::default();
+        let environment = reader.environment;
         let mut section = reader.section("traces");
         let traces = Self {
             endpoint: section.parsed("endpoint", default.endpoint, endpoint),
             sample_ratio: share(&mut section, "sample_ratio", default.sample_ratio),
+            authorization: authorization(&mut section, environment),
         };
         section.finish();
         traces
@@ -50,6 +57,27 @@ fn endpoint(text: &str) -> Result<Option<Url>, String> {
         .filter(|url| url.username().is_empty() && url.password().is_none())
         .map(Some)
         .ok_or_else(|| wrong.to_owned())
+}
+
+fn authorization(section: &mut Section<'_, '_>, environment: &Environment) -> Option<Secret> {
+    let value: Value = section.take("authorization")?;
+    if matches!(&value.kind, ValueKind::String(text) if text.is_empty()) {
+        return None;
+    }
+    let is_header = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let read = Secret::read(&value, environment).and_then(|secret| {
+        let wrong =
+            "must be a header's value in visible ASCII, such as \"Bearer …\", or \"\" for none";
+        let good = secret.expose().is_some_and(is_header);
+        good.then_some(secret).ok_or_else(|| wrong.to_owned())
+    });
+    match read {
+        Ok(secret) => Some(secret),
+        Err(message) => {
+            section.fail("authorization", value.origin(), message);
+            None
+        }
+    }
 }
 
 fn share(section: &mut Section<'_, '_>, key: &'static str, default: f64) -> f64 {
@@ -100,6 +128,23 @@ mod tests {
         let environment = Environment::from([(variable.0.to_owned(), variable.1.to_owned())]);
         let config = Config::from_text("test.toml", "", &environment).unwrap();
         assert_eq!(config.traces.sample_ratio, 0.5);
+    }
+
+    #[test]
+    fn what_the_collector_wants_to_see_is_never_shown() {
+        let text = "traces.authorization = \"Bearer s3cret\"";
+        let config = read(text).unwrap();
+        let authorization = config.traces.authorization.as_ref().unwrap();
+        assert_eq!(authorization.expose(), Some("Bearer s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("s3cret"));
+        assert_eq!(
+            read("traces.authorization = \"\"").unwrap(),
+            read("").unwrap()
+        );
+        let fault = read("traces.authorization = \"Bearer é s3cret\"").unwrap_err();
+        assert!(fault.contains("traces.authorization"), "{fault}");
+        assert!(!fault.contains("s3cret"), "{fault}");
     }
 
     #[test]

@@ -36,6 +36,9 @@ const PLAIN_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature
 const EVENT_TYPE: HeaderName = HeaderName::from_static("x-webhook-event");
 const ATTEMPT_NUMBER: HeaderName = HeaderName::from_static("x-webhook-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Bytes; so many have to be passed on (W3C Trace Context, 3.3.1.5), and more are not.
+const LONGEST_TRACESTATE: usize = 512;
 
 /// The parts of a webhook that shape its requests, as its owner wrote them.
 pub struct EndpointSettings<'a> {
@@ -220,6 +223,8 @@ pub struct Attempt<'a> {
     pub unix_seconds: u64,
     /// W3C trace context of the event, if it had one.
     pub traceparent: Option<&'a str>,
+    /// What goes with it, if the event had that.
+    pub tracestate: Option<&'a str>,
     /// What is sent, and signed; made by [`body_of`].
     pub body: &'a [u8],
 }
@@ -227,7 +232,8 @@ pub struct Attempt<'a> {
 /// All headers of one attempt, except those the HTTP client writes itself.
 ///
 /// Bytes of the id and the type that are not visible ASCII, and `%`, are percent-encoded, and the id is signed as it is
-/// sent. A `traceparent` that is not visible ASCII is left out.
+/// sent. A `traceparent` that is not visible ASCII is left out, and a `tracestate` that is not, is longer than
+/// [`LONGEST_TRACESTATE`], or has no `traceparent` beside it (W3C Trace Context, 3.3).
 pub fn attempt_headers(endpoint: &Endpoint, attempt: &Attempt<'_>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 7);
     headers.extend(
@@ -259,6 +265,12 @@ pub fn attempt_headers(endpoint: &Endpoint, attempt: &Attempt<'_>) -> HeaderMap 
         |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if let Some(traceparent) = attempt.traceparent.filter(is_visible) {
         insert(&mut headers, TRACEPARENT, traceparent.to_owned());
+        let is_state = |text: &&str| {
+            text.len() <= LONGEST_TRACESTATE && text.split(' ').all(|part| is_visible(&part))
+        };
+        if let Some(tracestate) = attempt.tracestate.filter(is_state) {
+            insert(&mut headers, TRACESTATE, tracestate.to_owned());
+        }
     }
     headers
 }

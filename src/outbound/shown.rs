@@ -9,7 +9,7 @@ const MASK: &str = "***";
 const VALUE_CHARACTERS: usize = 512;
 
 /// The request's: ours and the event's trace keep their value.
-const REQUEST: [&str; 8] = [
+const REQUEST: [&str; 9] = [
     "content-type",
     "user-agent",
     "webhook-id",
@@ -17,6 +17,7 @@ const REQUEST: [&str; 8] = [
     "x-webhook-event",
     "x-webhook-attempt",
     "traceparent",
+    "tracestate",
     "accept",
 ];
 /// The answer's that are masked.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const BATCH: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Why a batch was not taken.
 struct Refused {
@@ -34,10 +35,22 @@ pub(super) struct Export {
 }
 
 impl Export {
-    pub(super) fn new(endpoint: url::Url, metrics: Arc<Metrics>) -> Result<Self, Error> {
+    pub(super) fn new(
+        endpoint: url::Url,
+        authorization: Option<&str>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(text) = authorization {
+            let mut value = HeaderValue::from_str(text)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         // Whoever comes second finds it there already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
+            .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
             .build()?;
@@ -101,7 +114,8 @@ impl Export {
         let body = request(batch).to_string();
         for tried in 1..=tries {
             match self.post(body.clone()).await {
-                Ok(()) => {
+                Ok(rejected) => {
+                    self.metrics.trace_spans_dropped.inc_by(rejected);
                     if std::mem::take(&mut self.is_failing) {
                         info!("traces are taken again");
                     }
@@ -126,16 +140,16 @@ impl Export {
         self.metrics.trace_spans_dropped.inc_by(batch.len() as u64);
     }
 
-    async fn post(&self, body: String) -> Result<(), Refused> {
+    /// How many spans the collector did not take of a batch that it answered with success (OTLP's partial success).
+    async fn post(&self, body: String) -> Result<u64, Refused> {
         let sent = self
             .http
             .post(self.endpoint.clone())
-            .header(CONTENT_TYPE, "application/json")
             .body(body)
             .send()
             .await;
         match sent {
-            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) if answer.status().is_success() => Ok(rejected(answer).await),
             Ok(answer) => Err(Refused {
                 message: format!("the collector answered {}", answer.status()),
                 is_passing: matches!(
@@ -152,4 +166,22 @@ impl Export {
             }),
         }
     }
+}
+
+/// An answer that cannot be read, or is too long to be one, rejects nothing.
+async fn rejected(mut answer: reqwest::Response) -> u64 {
+    let mut body = Vec::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        if body.len() + part.len() > LONGEST_ANSWER {
+            return 0;
+        }
+        body.extend_from_slice(&part);
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let count = &answer["partialSuccess"]["rejectedSpans"];
+    // Protobuf's JSON writes an int64 as text, and readers take both.
+    count
+        .as_u64()
+        .or_else(|| count.as_str()?.parse().ok())
+        .unwrap_or(0)
 }

@@ -32,6 +32,8 @@ const QUEUE: usize = 8192;
 pub enum Error {
     #[error("a client for traces.endpoint cannot be made: {0}")]
     Client(#[from] reqwest::Error),
+    #[error("traces.authorization is no header's value: {0}")]
+    Authorization(#[from] reqwest::header::InvalidHeaderValue),
     #[error("could not start the thread of the traces: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -47,18 +49,19 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Starts the thread that sends to `endpoint`. `sample_ratio`, from 0 to 1, is the share of traces that are recorded of those that begin here.
+    /// Starts the thread that sends to `endpoint`, with `authorization` where the collector wants to see it. `sample_ratio`, from 0 to 1, is the share of traces that are recorded of those that begin here.
     ///
     /// # Errors
     /// TLS or a thread cannot be had at all.
     pub fn start(
         endpoint: &url::Url,
+        authorization: Option<&str>,
         sample_ratio: f64,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Error> {
         let (queue, spans) = channel(QUEUE);
         let ending = Arc::new(Notify::new());
-        let export = export::Export::new(endpoint.clone(), Arc::clone(metrics))?;
+        let export = export::Export::new(endpoint.clone(), authorization, Arc::clone(metrics))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -177,7 +180,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         // Nobody answers there; and the thread has no time to take more than a batch or two meanwhile.
         let endpoint = "http://127.0.0.1:9/v1/traces".parse().unwrap();
-        let tracer = Tracer::start(&endpoint, 1.0, &metrics).unwrap();
+        let tracer = Tracer::start(&endpoint, None, 1.0, &metrics).unwrap();
         let span = tracer.enter(None).unwrap();
         for _ in 0..3 * QUEUE {
             tracer.end(span.clone());
@@ -192,8 +195,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let endpoint = "http://127.0.0.1:9/v1/traces".parse().unwrap();
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let always = Tracer::start(&endpoint, 1.0, &metrics).unwrap();
-        let never = Tracer::start(&endpoint, 0.0, &metrics).unwrap();
+        let always = Tracer::start(&endpoint, None, 1.0, &metrics).unwrap();
+        let never = Tracer::start(&endpoint, None, 0.0, &metrics).unwrap();
         let span = never.enter(Some(parent)).unwrap();
         assert_eq!(span.parent, Context::parse(parent).map(|found| found.span));
         assert_eq!(always.enter(Some(&parent.replace("-01", "-00"))), None);

@@ -14,7 +14,9 @@ const UNSAMPLED: &str = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00
 
 fn traced(collector: &Receiver, ratio: f64) -> String {
     let endpoint = collector.url("/v1/traces");
-    format!("traces.endpoint = {endpoint:?}\ntraces.sample_ratio = {ratio}\n")
+    format!(
+        "traces.endpoint = {endpoint:?}\ntraces.sample_ratio = {ratio}\ntraces.authorization = \"Bearer collector\"\n"
+    )
 }
 
 /// Every span that a collector got, in order of their beginnings.
@@ -74,7 +76,9 @@ fn one_trace_tells_of_the_event_its_delivery_and_every_attempt() {
     let url = format!("{}?token=hidden", receiver.url("/in"));
     router.subscribe("wh_a", &url, json!({"retry_backoff": 1}));
     let topic = cluster.name("events.job");
-    let sent = Sent::new(BODY).header("traceparent", SAMPLED);
+    let sent = Sent::new(BODY)
+        .header("traceparent", SAMPLED)
+        .header("tracestate", "vendor=1");
     let (partition, offset) = cluster.produce(&topic, &sent);
 
     receiver.wait_for_accepted(1, SOON);
@@ -133,6 +137,7 @@ fn one_trace_tells_of_the_event_its_delivery_and_every_attempt() {
             requests[number].header("traceparent"),
             Some(&*naming(attempt))
         );
+        assert_eq!(requests[number].header("tracestate"), Some("vendor=1"));
     }
     assert_eq!(attribute(first, "http.response.status_code"), "503");
     assert_eq!(attribute(first, "error.type"), "503");
@@ -149,6 +154,9 @@ fn one_trace_tells_of_the_event_its_delivery_and_every_attempt() {
         told.iter()
             .all(|request| !String::from_utf8_lossy(&request.body).contains("hidden"))
     );
+    for request in &told {
+        assert_eq!(request.header("authorization"), Some("Bearer collector"));
+    }
     router.wait_until_idle();
     for record in cluster.consume_all(&dispatch) {
         assert_eq!(record.header("traceparent"), Some(SAMPLED));
@@ -174,6 +182,24 @@ fn what_the_producer_does_not_record_is_not_recorded_and_its_context_goes_on() {
     assert_eq!(spans.len(), 3, "{spans:#?}");
     assert_eq!(spans[0].get("parentSpanId"), None);
     assert_eq!(requests[1].header("traceparent"), Some(&*naming(&spans[2])));
+    router.wait_until_idle();
+}
+
+#[test]
+fn spans_that_the_collector_rejects_of_a_batch_are_counted() {
+    let cluster = Cluster::named("traces-rejected");
+    let answer = r#"{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "too old"}}"#;
+    let collector = Receiver::start(move |_| Reply::ok().body(answer));
+    let receiver = Receiver::accepting();
+    let router = Router::start(&cluster, &["events.job"], &traced(&collector, 1.0));
+    router.subscribe("wh_a", &receiver.url("/"), json!({}));
+
+    router.produce("events.job", 0..1);
+
+    let dropped = &router.app().metrics().trace_spans_dropped;
+    eventually("the rejected spans to be counted", SOON, || {
+        (dropped.get() == 2 * collector.requests().len() as u64 && dropped.get() > 0).then_some(())
+    });
     router.wait_until_idle();
 }
 

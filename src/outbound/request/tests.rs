@@ -25,6 +25,7 @@ fn attempt() -> Attempt<'static> {
         number: 3,
         unix_seconds: 1_700_000_000,
         traceparent: None,
+        tracestate: None,
         body: BODY,
     }
 }
@@ -163,6 +164,30 @@ fn a_traceparent_is_passed_on_and_a_broken_one_is_left_out() {
     assert_eq!(sent(Some(good)).as_deref(), Some(good));
     for broken in ["", "a b", "a\r\nX-Evil: 1", "é"] {
         assert_eq!(sent(Some(broken)), None, "{broken:?}");
+    }
+}
+
+#[test]
+fn a_tracestate_goes_with_a_traceparent_and_a_broken_one_is_left_out() {
+    let endpoint = Endpoint::new(settings()).unwrap();
+    let sent = |traceparent, tracestate| {
+        let with = Attempt {
+            traceparent,
+            tracestate: Some(tracestate),
+            ..attempt()
+        };
+        let headers = attempt_headers(&endpoint, &with);
+        let value = headers.get("tracestate")?;
+        Some(value.to_str().unwrap().to_owned())
+    };
+    let parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let longest = "a".repeat(512);
+    for good in ["vendor=00f067aa0ba902b7", "a=1, b=2", &longest] {
+        assert_eq!(sent(parent, good).as_deref(), Some(good));
+        assert_eq!(sent(None, good), None);
+    }
+    for broken in ["", "a\r\nX-Evil: 1", "é", &format!("{longest}a")] {
+        assert_eq!(sent(parent, broken), None, "{broken:?}");
     }
 }
 

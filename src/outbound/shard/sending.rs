@@ -182,6 +182,7 @@ impl Shard {
             number,
             unix_seconds: started_at.as_secs(),
             traceparent: below.as_deref().or(delivery.traceparent()),
+            tracestate: delivery.tracestate(),
             body: &body,
         };
         let headers = request::attempt_headers(endpoint, &of_attempt);

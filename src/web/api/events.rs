@@ -138,8 +138,10 @@ fn submission(raw: Raw) -> Result<Submission, Problem> {
     if !essence.is_empty() {
         headers.push(("content-type".to_owned(), media_type));
     }
-    if let Some(traceparent) = raw.headers.get("traceparent") {
-        headers.push(("traceparent".to_owned(), text(traceparent)));
+    for name in ["traceparent", "tracestate"] {
+        if let Some(value) = raw.headers.get(name) {
+            headers.push((name.to_owned(), text(value)));
+        }
     }
     Ok(Submission {
         body: raw.bytes,

@@ -20,6 +20,7 @@ use super::schema;
         ("x-webhook-event" = String, Header, description = "the event's type", example = "job.failed"),
         ("x-webhook-attempt" = u32, Header, description = "1 for the first", example = 1),
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the event, where it has one", example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate" = Option<String>, Header, description = "what goes with the event's trace context, up to 512 bytes", example = "vendor=00f067aa0ba902b7"),
         ("user-agent" = String, Header, description = "`Postrider/` and its version, where the webhook names none"),
     ),
     request_body(content = schema::EventInput, description = "the event as it was produced",
