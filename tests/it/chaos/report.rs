@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::oracle::Oracle;
+use super::follower::Follower;
 use super::oracle::ending::Sums;
+use super::oracle::{Key, Oracle};
 
 /// What each number promises, in short; the whole text is in tests/CHAOS.md.
 pub const INVARIANTS: [&str; 9] = [
@@ -134,4 +135,48 @@ impl Report<'_> {
             parts.join(", ")
         }
     }
+}
+
+/// The first violations with all that is known of their deliveries.
+pub fn violations(oracle: &Oracle, follower: &Follower) -> String {
+    let mut text = "\n## Violations\n".to_owned();
+    for violation in &oracle.violations {
+        text.push_str(&format!("- {}: {}\n", violation.invariant, violation.text));
+    }
+    let mut seen = BTreeMap::new();
+    let of_deliveries: Vec<(u8, u32)> = oracle
+        .violations
+        .iter()
+        .filter_map(|violation| Some((violation.invariant, violation.event?)))
+        .filter(|(invariant, _)| {
+            *seen
+                .entry(*invariant)
+                .and_modify(|count| *count += 1)
+                .or_insert(1)
+                <= 5
+        })
+        .map(|(_, event)| event)
+        .collect();
+    text.push_str("\n## Requests of these deliveries\n");
+    for hit in oracle
+        .hits
+        .iter()
+        .filter(|hit| of_deliveries.contains(&(hit.webhook, hit.event)))
+    {
+        text.push_str(&format!("- {hit:?}\n"));
+    }
+    let keys: Vec<Key> = of_deliveries
+        .iter()
+        .filter_map(|(webhook, event)| {
+            Some(Key::new(
+                usize::from(*webhook),
+                oracle.acknowledged.get(event)?.0,
+            ))
+        })
+        .collect();
+    text.push_str("\n## Records of these deliveries (source place, webhook's number, record)\n");
+    for line in follower.history(&keys) {
+        text.push_str(&format!("- {line}\n"));
+    }
+    text
 }
