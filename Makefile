@@ -5,7 +5,7 @@ BROKER := tests/broker.sh run --
 POSTGRES := tests/postgres.sh run --
 
 .DEFAULT_GOAL := help
-.PHONY: help fmt clippy doc unit test fuzz chaos mutants bench demo dashboards deploy deploy-check incident pictures
+.PHONY: help fmt clippy doc deny unit test fuzz chaos mutants bench demo dashboards deploy deploy-check incident pictures
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ clippy: ## lints, warnings denied, with the fail points and without
 
 doc: ## the documentation of the code, broken links denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: ## licences, duplicates, sources and known faults of the dependencies (cargo install cargo-deny)
+	$(CARGO) deny check
 
 unit: ## the tests that need no broker
 	$(CARGO) test $(TESTED) --lib --bins
