@@ -15,7 +15,10 @@ use super::*;
 use crate::attempt::{Next, Outcome};
 
 mod answers;
+mod certificates;
+mod dns;
 mod hostile;
+mod http2;
 mod receiver;
 mod tls;
 mod unreachable;
