@@ -19,6 +19,8 @@ mod certificates;
 mod dns;
 mod hostile;
 mod http2;
+#[cfg(target_os = "linux")]
+mod memory;
 mod receiver;
 mod tls;
 mod unreachable;
