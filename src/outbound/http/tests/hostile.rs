@@ -143,9 +143,10 @@ async fn every_hostile_receiver_has_its_outcome_in_bounded_time_and_bytes_and_ha
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The receiver shares its thread with the client, so it cannot send while it is being read. One that can, by plain http on a fast
+/// line, holds up the whole shard: hyper reads on for as long as every read fills its buffer (RUNBOOK.md names it).
 #[tokio::test]
-async fn an_endless_chain_of_1xx_that_comes_as_fast_as_it_can_delays_nobody_and_ends_with_the_attempt()
- {
+async fn a_dense_chain_of_1xx_ends_with_the_attempt_and_its_connection_too() {
     let ended = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&ended);
     let receiver = Receiver::new(move |mut stream| {
