@@ -91,10 +91,10 @@ fn all() -> Vec<Hostile> {
     let early = b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec();
     let header = [ok, b"a: ", &[b'b'; 1 << 20], b"\r\n\r\n"].concat();
     let inside =
-        b"HTTP/1.1 307 Go\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+        b"HTTP/1.1 307 Go\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let later =
-        b"HTTP/1.1 503 Later\r\nretry-after: -1\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n";
-    let absent = b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n";
+        b"HTTP/1.1 503 Later\r\nretry-after: -1\r\nretry-after: soon\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let absent = b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     // Nobody asks there: the first bytes are the beginning of a handshake.
     let silent = raw(|stream| {
         std::thread::sleep(PROMPT);
