@@ -23,7 +23,7 @@ mod names;
 use failure::{Reached, ResolveError};
 use names::Names;
 
-/// How long a resolver may take.
+/// How long a resolver may take, where the limit for connecting is not sooner.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried. hyper divides the time for connecting among all it is given.
 const MOST_ADDRESSES: usize = 8;
@@ -117,14 +117,33 @@ impl Client {
         connect_timeout: Duration,
         response_body_bytes: usize,
     ) -> Result<Self, ClientError> {
+        // The limit for connecting covers the lookup too; the resolver's must pass before it, or its fault is never told.
+        let patience = RESOLVE_TIMEOUT.min(connect_timeout * 4 / 5);
+        let names = Names::of_the_system(patience);
+        Self::resolving_by(names, None, guard, connect_timeout, response_body_bytes)
+    }
+
+    /// Tests have names and an `authority` of their own; without one, those of this machine are trusted.
+    fn resolving_by(
+        names: Names,
+        authority: Option<reqwest::Certificate>,
+        guard: Arc<Guard>,
+        connect_timeout: Duration,
+        response_body_bytes: usize,
+    ) -> Result<Self, ClientError> {
         // Fails when a provider is installed already, which is what is wanted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = Arc::new(GuardedResolver {
             guard: Arc::clone(&guard),
-            names: Arc::new(Names::of_the_system(RESOLVE_TIMEOUT)),
+            names: Arc::new(names),
         });
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder();
+            let builder = match authority.clone() {
+                Some(authority) => builder.tls_certs_only([authority]),
+                None => builder,
+            };
+            builder
                 .redirect(redirect::Policy::none())
                 // An attempt is one request; whoever counts attempts decides about another.
                 .retry(reqwest::retry::never())

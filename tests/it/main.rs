@@ -34,6 +34,7 @@ mod harness_holds;
 mod health;
 mod history;
 mod holding;
+mod hostile;
 mod leaks;
 mod memory;
 mod pace;

@@ -19,7 +19,7 @@ use super::super::verdict::{Failure, FailureKind};
 pub(super) enum ResolveError {
     #[error("all its addresses are refused")]
     Blocked(#[source] Blocked),
-    #[error("the resolver did not answer within {} s", .0.as_secs())]
+    #[error("the resolver did not answer within {0:?}")]
     TimedOut(Duration),
     #[error("{0}")]
     Failed(io::Error),
@@ -79,8 +79,13 @@ pub(super) fn classify(error: &reqwest::Error, reached: Reached<'_>) -> Failure 
     }
     let io_kind = root_io_kind(error);
     if error.is_timeout() && error.is_connect() {
+        let cause = if reached.url.scheme() == "https" {
+            "the host is down, a firewall drops the packets, or the TLS handshake stalls"
+        } else {
+            "the host is down, or a firewall drops the packets"
+        };
         let message = format!(
-            "no connection to {reached} within {:?}; the host is down, or a firewall drops the packets (outbound.connect_timeout_seconds)",
+            "no connection to {reached} within {:?}; {cause} (outbound.connect_timeout_seconds)",
             reached.connect_timeout
         );
         return failure(FailureKind::Timeout, message);
@@ -194,6 +199,8 @@ pub(super) fn untrusted(error: &rustls::Error, reached: Reached<'_>) -> String {
                 Certificate::Revoked => {
                     "certificate was revoked; replace it at the receiver".to_owned()
                 }
+                // An authority that was made anew under its old name, for one.
+                Certificate::BadSignature => "certificate refused: it was signed with another key than that of the authority it names; send the chain that belongs to it".to_owned(),
                 other => format!("certificate refused ({other})"),
             };
             format!("{what} (verify_ssl = false sends without this check)")

@@ -15,7 +15,12 @@ use super::*;
 use crate::attempt::{Next, Outcome};
 
 mod answers;
+mod certificates;
+mod dns;
 mod hostile;
+mod http2;
+#[cfg(target_os = "linux")]
+mod memory;
 mod receiver;
 mod tls;
 mod unreachable;

@@ -142,3 +142,42 @@ async fn every_hostile_receiver_has_its_outcome_in_bounded_time_and_bytes_and_ha
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The receiver shares its thread with the client, so it cannot send while it is being read. One that can, by plain http on a fast
+/// line, holds up the whole shard: hyper reads on for as long as every read fills its buffer (RUNBOOK.md names it).
+#[tokio::test]
+async fn a_dense_chain_of_1xx_ends_with_the_attempt_and_its_connection_too() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&ended);
+    let receiver = Receiver::new(move |mut stream| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let _ = read_request(&mut stream).await;
+            let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+            while stream.write_all(&many).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let good = Receiver::replying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let client = client();
+    let (hostile_url, good_url) = (receiver.url(), good.url());
+    let beside = async {
+        for _ in 0..5 {
+            sleep(Duration::from_millis(50)).await;
+            let sent = attempt(&client, &good_url, Duration::from_secs(10)).await;
+            assert_eq!(sent.status, Some(200), "{sent:?}");
+        }
+    };
+    let (sent, ()) = tokio::join!(attempt(&client, &hostile_url, TIMEOUT), beside);
+    failed(&sent, FailureKind::Timeout);
+    for _ in 0..200 {
+        if ended.load(Ordering::SeqCst) == 1 {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is still being read");
+}
