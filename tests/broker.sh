@@ -133,11 +133,12 @@ TEXT
 # DIR/log      what the broker says       DIR/owner      process id to outlive which makes no sense
 
 # Below the range from which systems give out ports (32768 on Linux, 49152 elsewhere), so that no client's socket sits
-# on it between `kill` and `restart`.
+# on it between `kill` and `restart`. What is given is meant for another listener already.
 free_port() {
     local port try
     for ((try = 0; try < 50; try++)); do
         port=$((20000 + RANDOM % 12000))
+        case " $* " in *" $port "*) continue ;; esac
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || {
             echo "$port"
             return 0
@@ -205,14 +206,14 @@ write_settings() {
     listeners="PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
     advertised="PLAINTEXT://127.0.0.1:$port"
     if [ -n "${POSTRIDER_BROKER_PROXY:-}" ]; then
-        proxied=$(free_port)
+        proxied=$(free_port "$port" "$controller")
         echo "$proxied" >"$folder/proxied"
         listeners="$listeners,PROXIED://127.0.0.1:$proxied"
         advertised="$advertised,PROXIED://127.0.0.1:$POSTRIDER_BROKER_PROXY"
     fi
     if [ -n "${POSTRIDER_BROKER_SECURITY:-}" ]; then
-        sasl=$(free_port)
-        mtls=$(free_port)
+        sasl=$(free_port "$port" "$controller" "${proxied:-}")
+        mtls=$(free_port "$port" "$controller" "${proxied:-}" "$sasl")
         echo "$sasl" >"$folder/sasl"
         echo "$mtls" >"$folder/mtls"
         listeners="$listeners,SASL://127.0.0.1:$sasl,MTLS://127.0.0.1:$mtls"
@@ -337,7 +338,7 @@ watch_owner() {
 prepare() {
     local folder=$1 way=$2 port=$3 controller container options key value proxied
     if [ "$way" = java ]; then
-        controller=$(free_port)
+        controller=$(free_port "$port")
         write_settings "$folder" "$port" "$controller"
         # A formatted folder knows neither ports nor paths, so one is kept: it saves a start of Java each time.
         if [ ! -d "$(jars)/formatted" ]; then
@@ -365,7 +366,7 @@ prepare() {
     done < <(settings)
     container="postrider-broker-$port-$$"
     if [ -n "${POSTRIDER_BROKER_PROXY:-}" ]; then
-        proxied=$(free_port)
+        proxied=$(free_port "$port")
         echo "$proxied" >"$folder/proxied"
         options+=(-p "127.0.0.1:$proxied:$proxied"
             -e "KAFKA_LISTENERS=PLAINTEXT://:$port,CONTROLLER://:9093,PROXIED://:$proxied"
