@@ -257,6 +257,7 @@ impl Known {
             filter: self.filter(tenant, &order.selection),
             to,
             into: None,
+            to_webhook: None,
             again: order.again,
             reason: order.discard.clone().unwrap_or_default(),
             rate: order.discard.is_none().then_some(

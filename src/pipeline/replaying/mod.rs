@@ -5,6 +5,7 @@
 //! alone; the command line and the API are its callers. [`Replaying::plan`] counts, [`Replaying::begin`] writes the job,
 //! [`Replaying::run`] does it.
 
+mod counts;
 pub mod fleet;
 mod missed;
 mod plan;
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use counts::{Counts, Left};
 pub use missed::Origin;
-pub use plan::{Counts, Order, Plan};
+pub use plan::{Order, Plan};
 pub use run::{Asked, Halt};
 
 use super::now_ms;
@@ -97,6 +99,8 @@ pub struct Replaying {
     letters: Arc<str>,
     dispatch: Arc<str>,
     replays: Arc<str>,
+    /// JSON pointer to an event's customer, for records that never were deliveries.
+    customer_pointer: Arc<str>,
     origin: Option<Arc<Origin>>,
 }
 
@@ -123,6 +127,7 @@ impl Replaying {
             letters: Arc::clone(&topics.dead_letters),
             dispatch: Arc::clone(&topics.dispatch),
             replays: Arc::clone(&topics.replays),
+            customer_pointer: Arc::from(""),
             origin: None,
         }
     }
@@ -135,13 +140,21 @@ impl Replaying {
             letters: Arc::from(letters),
             dispatch: Arc::clone(&self.dispatch),
             replays: Arc::clone(&self.replays),
+            customer_pointer: Arc::clone(&self.customer_pointer),
             origin: self.origin.clone(),
         }
     }
 
     /// The same where it is known which events there were and who wants them, which only jobs for missed events need.
     pub fn knowing(mut self, origin: Origin) -> Self {
+        self.customer_pointer = Arc::from(origin.customer_pointer.as_str());
         self.origin = Some(Arc::new(origin));
+        self
+    }
+
+    /// The same where it is known how the customer of an event is found, which tells what other programs' letters are as events.
+    pub fn reading(mut self, customer_pointer: &str) -> Self {
+        self.customer_pointer = Arc::from(customer_pointer);
         self
     }
 

@@ -10,7 +10,6 @@ use super::missed::Missing;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
 use crate::kafka::table::{Span, scan};
 use crate::record::{Outgoing, Record, Source};
-use crate::retry::dead_letter::DeadLetter;
 use crate::retry::replay::{Job, Jobs, Runner, SILENT_AFTER_MS, State};
 
 const BATCH_LETTERS: usize = 100;
@@ -223,7 +222,7 @@ impl Run<'_> {
             let delivery = missing.delivery(key, &record, &self.job, now_ms())?;
             return Some(delivery.to_record(&self.replaying.dispatch, true));
         }
-        let letter = DeadLetter::from_record(record);
+        let letter = self.replaying.letter(record);
         let is_meant = self.job.filter.matches(&letter)
             && !self.job.is_too_often(letter.replay_count)
             && (self.job.again || self.others.doer(&letter).is_none());
@@ -233,7 +232,11 @@ impl Run<'_> {
         if let Some(topic) = &self.job.into {
             return letter.to_topic(topic);
         }
-        let delivery = letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())?;
+        let id = &self.job.id;
+        let delivery = match &self.job.to_webhook {
+            Some(target) => letter.to_webhook(target, id, now_ms())?,
+            None => letter.to_replay(id, self.job.to.as_deref(), now_ms())?,
+        };
         Some(delivery.to_record(&self.replaying.dispatch, true))
     }
 
