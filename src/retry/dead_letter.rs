@@ -24,6 +24,8 @@ const FULL_BYTES: &str = "postrider-full-bytes";
 /// What is kept of a body that does not fit.
 const TRUNCATED_BYTES: usize = 64 * 1024;
 const MESSAGE_CHARACTERS: usize = 1000;
+/// A letter that was replayed so often, and died each time, is left by replays that do not say otherwise: something sends it round.
+pub const MOST_REPLAYS: u32 = 5;
 
 fn error_headers(
     list: &mut Vec<Header>,
@@ -222,6 +224,16 @@ impl DeadLetter {
             event: Err("it has not been read as an event".to_owned()),
             record,
         }
+    }
+
+    /// What whoever looks at it should know: that it goes round.
+    pub fn note(&self) -> Option<String> {
+        (self.replay_count >= MOST_REPLAYS).then(|| {
+            let count = self.replay_count;
+            format!(
+                "replayed {count} times, and died each time; a replay leaves it unless its max_replays is more than {count}"
+            )
+        })
     }
 
     /// Whether a replay can send it: it is a delivery, and whole.

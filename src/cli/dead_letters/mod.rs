@@ -92,6 +92,18 @@ fn describe(counts: &Counts) -> String {
             counts.replayed_too_often
         ));
     }
+    if counts.dead_letters > 0 {
+        text.push_str(&format!(
+            "; {} more are dead letters of that webhook (replay them without --never-delivered)",
+            counts.dead_letters
+        ));
+    }
+    if counts.on_their_way > 0 {
+        text.push_str(&format!(
+            "; {} more are on their way or held",
+            counts.on_their_way
+        ));
+    }
     if counts.done_before > 0 {
         text.push_str(&format!(
             "; {} more were replayed or discarded before",

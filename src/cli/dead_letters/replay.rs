@@ -20,6 +20,7 @@ use crate::outbound::guard::Guard;
 use crate::pipeline::catalog_topic::CatalogTopic;
 use crate::pipeline::replaying::{Counts, Error, Order, Origin};
 use crate::pipeline::topics::Topics;
+use crate::retry::dead_letter::MOST_REPLAYS;
 use crate::retry::replay::{Deed, Runner};
 
 #[derive(Args)]
@@ -58,7 +59,7 @@ pub(super) struct Replay {
     #[arg(long)]
     again: bool,
     /// Leave letters that were replayed so often before, and died each time
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = MOST_REPLAYS, value_parser = clap::value_parser!(u32).range(1..))]
     max_replays: u32,
     /// Do not ask
     #[arg(long, short)]
@@ -240,8 +241,11 @@ fn origin(config: &Config) -> anyhow::Result<Origin> {
     Ok(app::origin(config, catalog))
 }
 
-/// Says which letters stay where they are, and why.
+/// Says what the numbers do not: which letters stay where they are and why, and what cannot be known.
 fn tell_left(counts: &Counts) {
+    for warning in &counts.warnings {
+        eprintln!("warning: {}", escaped(warning));
+    }
     for left in &counts.left {
         eprintln!("left: {}: {}", escaped(&left.place), escaped(&left.why));
     }

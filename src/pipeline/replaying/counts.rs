@@ -28,6 +28,15 @@ pub struct Counts {
     pub done_before: u64,
     /// Meant, but replayed too often before: a replay leaves them.
     pub replayed_too_often: u64,
+    /// Of events that a webhook may have missed: those that are deliveries to it, on their way or held. They are left.
+    #[serde(default)]
+    pub on_their_way: u64,
+    /// Of the same: those that are dead letters. They are left; a replay of dead letters sends them.
+    #[serde(default)]
+    pub dead_letters: u64,
+    /// What must be known before this is believed, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The first of those that cannot go to the webhook that was named, and why; at most [`MOST_LEFT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Left>,

@@ -10,6 +10,7 @@ pub mod fleet;
 mod missed;
 mod plan;
 mod run;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,7 @@ pub struct Replaying {
     producer: Producer,
     letters: Arc<str>,
     dispatch: Arc<str>,
+    held: Arc<str>,
     replays: Arc<str>,
     /// JSON pointer to an event's customer, for records that never were deliveries.
     customer_pointer: Arc<str>,
@@ -126,6 +128,7 @@ impl Replaying {
             producer,
             letters: Arc::clone(&topics.dead_letters),
             dispatch: Arc::clone(&topics.dispatch),
+            held: Arc::clone(&topics.held),
             replays: Arc::clone(&topics.replays),
             customer_pointer: Arc::from(""),
             origin: None,
@@ -139,6 +142,7 @@ impl Replaying {
             producer: self.producer.clone(),
             letters: Arc::from(letters),
             dispatch: Arc::clone(&self.dispatch),
+            held: Arc::clone(&self.held),
             replays: Arc::clone(&self.replays),
             customer_pointer: Arc::clone(&self.customer_pointer),
             origin: self.origin.clone(),
