@@ -405,6 +405,7 @@ mod tests {
                 fate: String::new(),
                 job: None,
                 replayable: true,
+                note: None,
                 error_message: String::new(),
             });
         }
