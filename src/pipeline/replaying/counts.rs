@@ -10,7 +10,7 @@ use crate::retry::dead_letter::DeadLetter;
 /// Different words of one kind that letters are counted by.
 const MOST_WORDS: usize = 1000;
 /// Letters that are left and named one by one.
-pub const MOST_LEFT: usize = 20;
+const MOST_LEFT: usize = 20;
 
 /// How many letters an order means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Counts {
     /// What must be known before this is believed, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The first of those that cannot go to the webhook that was named, and why; at most [`MOST_LEFT`].
+    /// The first of those that cannot go to the webhook that was named, and why; at most twenty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Left>,
 }
