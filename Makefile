@@ -49,7 +49,7 @@ chaos: ## the proof that nothing is lost: EVENTS=1000000 MINUTES=20 SEED=1; the 
 mutants: ## breaks the promises one by one, and demands that the tests see it (ONLY=a,b; all take half an hour)
 	$(BROKER) tests/mutants.sh
 
-bench: ## the benchmarks, on a real broker (BENCH_ISOLATION=1, BENCH_BACKLOG=1, BENCH_MEMORY=1, BENCH_RECOVERY=1 add to them; tests/bench/pipeline/main.rs)
+bench: ## the benchmarks, on a real broker (BENCH_ISOLATION=1, BENCH_BACKLOG=1, BENCH_MEMORY=1, BENCH_RECOVERY=1, BENCH_REPLAY=1 add to them; tests/bench/pipeline/main.rs)
 	$(BROKER) $(CARGO) bench --locked
 
 demo: ## the whole thing in one process, with an embedded broker

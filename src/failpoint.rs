@@ -7,6 +7,7 @@
 //! | `deliver-after-retry-written` | a delay topic has acknowledged a retry, and its record of `dispatch` is not yet settled | an attempt of that delivery is repeated |
 //! | `route-between-deliveries` | an event's first delivery is handed to the producer, and the next one is not | a copy of the first |
 //! | `route-in-revoke`, `deliver-in-revoke`, `release-in-revoke`, `held-in-revoke` | the work of revoked partitions has ended, and what is settled is not yet committed | copies of what was settled since the last commit |
+//! | `missed-reads` | before each record that tells what became of the events that a webhook may have missed | nothing |
 //! | `catalog-in-replay` | before each record of the catalog topic is taken in, also after the start | nothing |
 //!
 //! `FAILPOINTS='name=actions;name=actions'` in the environment says what happens there, in the language of the crate `fail`:

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::{DeadReason, Delivery, headers as name};
 use crate::record::{Header, Outgoing, Record, Source, header_text};
+use crate::subscription::{Customer, WebhookId};
 
 const ERRORS_TOPIC: &str = "__dlq.errors.topic";
 const ERRORS_PARTITION: &str = "__dlq.errors.partition";
@@ -22,6 +24,8 @@ const FULL_BYTES: &str = "postrider-full-bytes";
 /// What is kept of a body that does not fit.
 const TRUNCATED_BYTES: usize = 64 * 1024;
 const MESSAGE_CHARACTERS: usize = 1000;
+/// A letter that was replayed so often, and died each time, is left by replays that do not say otherwise: something sends it round.
+pub const MOST_REPLAYS: u32 = 5;
 
 fn error_headers(
     list: &mut Vec<Header>,
@@ -144,6 +148,22 @@ pub fn truncated(letter: &Outgoing) -> Outgoing {
     cut
 }
 
+/// What the decoder of events reads in a record that never was a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
+    pub event_type: String,
+    pub customer: Option<String>,
+}
+
+/// The webhook that a replay sends records to which never were deliveries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub webhook: String,
+    /// Only events of this customer may go to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
+}
+
 /// A dead letter as it was read.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
@@ -164,6 +184,9 @@ pub struct DeadLetter {
     pub full_bytes: Option<u64>,
     /// The delivery, unless the record never was one.
     pub delivery: Option<Delivery>,
+    /// What the record is as an event where it never was a delivery, or why it is none. This stage does not know how events are read: see
+    /// [`DeadLetter::read_as`].
+    pub event: Result<Heading, String>,
     pub record: Record,
 }
 
@@ -198,8 +221,19 @@ impl DeadLetter {
                 .unwrap_or(0),
             full_bytes: header_text(list, FULL_BYTES).and_then(|text| text.parse().ok()),
             delivery: Delivery::from_record(&record).ok(),
+            event: Err("it has not been read as an event".to_owned()),
             record,
         }
+    }
+
+    /// What whoever looks at it should know: that it goes round.
+    pub fn note(&self) -> Option<String> {
+        (self.replay_count >= MOST_REPLAYS).then(|| {
+            let count = self.replay_count;
+            format!(
+                "replayed {count} times, and died each time; a replay leaves it unless its max_replays is more than {count}"
+            )
+        })
     }
 
     /// Whether a replay can send it: it is a delivery, and whole.
@@ -212,23 +246,84 @@ impl DeadLetter {
         self.delivery.is_none() && self.full_bytes.is_none()
     }
 
-    /// The record as it once came, for a topic: without what its death added to its headers.
-    pub fn to_topic(&self, topic: &str) -> Option<Outgoing> {
-        if !self.is_whole_record() {
-            return None;
+    /// Takes what the decoder of events said about the record.
+    pub fn read_as(&mut self, event: Result<Heading, String>) {
+        if let (None, Ok(heading)) = (&self.event_type, &event) {
+            self.event_type = Some(heading.event_type.clone());
         }
+        self.event = event;
+    }
+
+    /// The record's headers as they once were: without what its death added.
+    fn former_headers(&self) -> Vec<Header> {
         let mut headers = self.record.headers.clone();
         headers.retain(|header| {
             !name::is_ours(&header.name)
                 && !header.name.starts_with("__connect.errors.")
                 && !header.name.starts_with("kafka_dlt-")
         });
+        headers
+    }
+
+    /// The record as it once came, for a topic: without what its death added to its headers.
+    pub fn to_topic(&self, topic: &str) -> Option<Outgoing> {
+        if !self.is_whole_record() {
+            return None;
+        }
         Some(Outgoing {
             topic: topic.into(),
             key: self.record.key.clone(),
             payload: self.record.payload.clone(),
-            headers,
+            headers: self.former_headers(),
         })
+    }
+
+    /// What the record is as an event, if it may go to a webhook that it never was a delivery to.
+    ///
+    /// # Errors
+    /// Why it may not, for people.
+    pub fn heading_for(&self, target: &Target) -> Result<&Heading, String> {
+        if let Some(delivery) = &self.delivery {
+            return Err(format!(
+                "it is a delivery to {}; replay it without --to-webhook",
+                delivery.webhook.as_str()
+            ));
+        }
+        if self.full_bytes.is_some() {
+            return Err("its body was cut to fit".to_owned());
+        }
+        let heading = self.event.as_ref().map_err(Clone::clone)?;
+        // Whoever orders it may choose another webhook than events would find, but not another customer's (promise 7).
+        if target.customer.is_some() && target.customer != heading.customer {
+            return Err(format!(
+                "{} gets events of its own customer only, and this is of {}",
+                target.webhook,
+                heading.customer.as_deref().map_or("none", |_| "another")
+            ));
+        }
+        Ok(heading)
+    }
+
+    /// The delivery of a record that never was one: its id derives from where the letter stands, so that it is the same whenever it is sent
+    /// (promise 3).
+    pub fn to_webhook(&self, target: &Target, replay_id: &str, now_ms: i64) -> Option<Delivery> {
+        let heading = self.heading_for(target).ok()?;
+        let former = Record {
+            headers: self.former_headers(),
+            ..self.record.clone()
+        };
+        let webhook = WebhookId::new(&target.webhook).ok()?;
+        let customer = target.customer.as_deref().map(Customer::new);
+        let mut delivery = Delivery::new(
+            &former,
+            &heading.event_type,
+            &webhook,
+            customer.as_ref(),
+            now_ms,
+        );
+        delivery.replay_id = Some(replay_id.to_owned());
+        delivery.replay_count = self.replay_count.saturating_add(1);
+        Some(delivery)
     }
 
     /// The delivery that a replay sends: the same id, no attempt made, the replay's id, one more replay.
@@ -255,7 +350,6 @@ impl DeadLetter {
 mod tests {
     use super::*;
     use crate::record::SourceOffset;
-    use crate::subscription::WebhookId;
 
     fn source_record() -> Record {
         Record {
@@ -373,5 +467,48 @@ mod tests {
                 ("foreign", "boom")
             );
         }
+    }
+
+    #[test]
+    fn a_record_of_another_program_becomes_the_same_delivery_each_time_and_keeps_nothing_of_its_death()
+     {
+        let mut record = source_record();
+        record
+            .headers
+            .push(Header::text("__connect.errors.topic", "t"));
+        record
+            .headers
+            .push(Header::text("kafka_dlt-original-offset", "7"));
+        let mut letter = DeadLetter::from_record(record);
+        let target = Target {
+            webhook: "wh_a".to_owned(),
+            customer: Some("7".to_owned()),
+        };
+        assert!(letter.heading_for(&target).is_err(), "not read yet");
+        let event = |customer: Option<&str>| Heading {
+            event_type: "job.failed".to_owned(),
+            customer: customer.map(str::to_owned),
+        };
+        letter.read_as(Ok(event(Some("7"))));
+        assert_eq!(letter.event_type.as_deref(), Some("job.failed"));
+        let one = letter.to_webhook(&target, "rp_1", 5).unwrap();
+        let two = letter.to_webhook(&target, "rp_2", 6).unwrap();
+        assert_eq!(one.id, two.id);
+        assert_eq!(one.source.to_string(), "events.job/1/9");
+        assert_eq!(one.source_headers, vec![Header::text("x", "y")]);
+        assert_eq!(one.body, source_record().payload.unwrap());
+        assert_eq!(one.customer, Some(Customer::new("7")));
+
+        for other in [Some("8"), None] {
+            letter.read_as(Ok(event(other)));
+            assert!(letter.to_webhook(&target, "rp_1", 5).is_none(), "{other:?}");
+        }
+        let of_all = Target {
+            customer: None,
+            ..target
+        };
+        assert!(letter.to_webhook(&of_all, "rp_1", 5).is_some());
+        letter.read_as(Err("no JSON".to_owned()));
+        assert_eq!(letter.heading_for(&of_all), Err("no JSON".to_owned()));
     }
 }

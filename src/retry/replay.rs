@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::dead_letter::DeadLetter;
+use super::dead_letter::{DeadLetter, Target};
 
 /// Which dead letters are meant; every field that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +205,9 @@ pub struct Job {
     /// Records that are no deliveries, written to this topic as they once came: what another program, or an undecodable event, left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
+    /// Records that are no deliveries, made deliveries to this webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_webhook: Option<Target>,
     /// From the source topics rather than the dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<Missed>,
@@ -328,9 +331,10 @@ impl Job {
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
         let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
-        let can_go = match &self.into {
-            Some(_) => letter.is_whole_record(),
-            None => letter.is_replayable(),
+        let can_go = match (&self.into, &self.to_webhook) {
+            (Some(_), _) => letter.is_whole_record(),
+            (None, Some(target)) => letter.heading_for(target).is_ok(),
+            (None, None) => letter.is_replayable(),
         };
         let is_possible =
             self.deed == Deed::Discard || (can_go && !self.is_too_often(letter.replay_count));

@@ -14,6 +14,8 @@ use crate::web::api::past::{
 };
 use crate::web::api::problem::Problem;
 
+/// The API and the command leave the same letters; the API's stage does not know the other.
+const _: () = assert!(crate::web::api::replays::MOST_REPLAYS == dead_letter::MOST_REPLAYS);
 /// Readings of the dead-letter topic at a time: each is a consumer of its own, and reads the whole topic.
 const MOST_READINGS: usize = 4;
 
@@ -108,6 +110,7 @@ fn letter(letter: &dead_letter::DeadLetter, fate: Fate, job: Option<&Job>) -> De
         fate: fate.as_str().to_owned(),
         job: job.map(|job| job.id.clone()),
         replayable: letter.is_replayable(),
+        note: letter.note(),
         error_message: letter.message.clone(),
     }
 }
@@ -257,6 +260,7 @@ impl Known {
             filter: self.filter(tenant, &order.selection),
             to,
             into: None,
+            to_webhook: None,
             again: order.again,
             reason: order.discard.clone().unwrap_or_default(),
             rate: order.discard.is_none().then_some(
@@ -288,6 +292,9 @@ impl Known {
             not_replayable: found.not_replayable,
             done_before: found.done_before,
             replayed_too_often: found.replayed_too_often,
+            on_their_way: found.on_their_way,
+            dead_letters: found.dead_letters,
+            warnings: found.warnings.clone(),
         };
         if order.dry_run || found.total == 0 {
             return Ok(Ordered {
@@ -398,6 +405,7 @@ mod tests {
                 fate: String::new(),
                 job: None,
                 replayable: true,
+                note: None,
                 error_message: String::new(),
             });
         }

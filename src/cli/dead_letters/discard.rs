@@ -85,6 +85,7 @@ impl Discard {
             filter: self.selection.filter(),
             to: None,
             into: None,
+            to_webhook: None,
             again: false,
             reason: self.reason_text.unwrap_or_default(),
             rate: None,

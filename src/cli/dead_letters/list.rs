@@ -50,6 +50,9 @@ pub(super) struct Line {
     /// How often it had been replayed before it died: more than once is a loop.
     replays: u32,
     fate: String,
+    /// That it goes round, where it does.
+    #[serde(default)]
+    note: Option<String>,
     /// The job that replayed or discarded it.
     job: Option<String>,
     replayable: bool,
@@ -76,6 +79,7 @@ impl Line {
             last_status: letter.last_status,
             replays: letter.replay_count,
             fate: fate.as_str().to_owned(),
+            note: letter.note(),
             job: job.map(|job| job.id.clone()),
             replayable: letter.is_replayable(),
             error_message: letter.message.clone(),

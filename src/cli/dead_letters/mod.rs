@@ -5,6 +5,7 @@ mod list;
 mod remote;
 mod replay;
 pub(super) mod selection;
+mod sending;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -52,7 +53,8 @@ pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<R
     let config = context.config()?;
     let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
     let topics = Topics::new(&config.kafka.topic_prefix);
-    Ok(Replaying::open(connection, &topics, letters)?)
+    let replaying = Replaying::open(connection, &topics, letters)?;
+    Ok(replaying.reading(&config.intake.customer_pointer))
 }
 
 /// "1 letter", "2 letters".
@@ -73,8 +75,14 @@ fn describe(counts: &Counts) -> String {
         text.push_str(&format!(" ({})", words.join(", ")));
     }
     if counts.not_replayable > 0 {
+        // What is named one by one has its reason there.
+        let why = if counts.left.is_empty() {
+            " (never a delivery, or cut to fit)"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "; {} more cannot be replayed (never a delivery, or cut to fit)",
+            "; {} more cannot be replayed{why}",
             counts.not_replayable
         ));
     }
@@ -82,6 +90,18 @@ fn describe(counts: &Counts) -> String {
         text.push_str(&format!(
             "; {} more were replayed too often before (--max-replays)",
             counts.replayed_too_often
+        ));
+    }
+    if counts.dead_letters > 0 {
+        text.push_str(&format!(
+            "; {} more are dead letters of that webhook (replay them without --never-delivered)",
+            counts.dead_letters
+        ));
+    }
+    if counts.on_their_way > 0 {
+        text.push_str(&format!(
+            "; {} more are on their way or held",
+            counts.on_their_way
         ));
     }
     if counts.done_before > 0 {

@@ -2,29 +2,26 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::{Map, Value};
 
-use super::super::output::{Output, print, print_json};
+use super::super::output::{Output, escaped, print, print_json};
 use super::super::remote::{Client, Remote};
 use super::super::{Answer, Context};
 use super::remote::Order as RemoteOrder;
-use super::selection::Selection;
+use super::selection::{Selection, webhook};
+use super::sending::send;
 use crate::app;
 use crate::config::Config;
 use crate::matching::catalog::Catalog;
 use crate::outbound::guard::Guard;
 use crate::pipeline::catalog_topic::CatalogTopic;
-use crate::pipeline::replaying::{Asked, Error, Halt, Order, Origin, Replaying};
+use crate::pipeline::replaying::{Counts, Error, Order, Origin};
 use crate::pipeline::topics::Topics;
-use crate::retry::replay::{Deed, Job, Runner, State};
-
-const SPEAK_EVERY: Duration = Duration::from_secs(5);
+use crate::retry::dead_letter::MOST_REPLAYS;
+use crate::retry::replay::{Deed, Runner};
 
 #[derive(Args)]
 pub(super) struct Replay {
@@ -40,11 +37,19 @@ pub(super) struct Replay {
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// Only what never was a delivery (undecodable events, letters of other programs), into this topic as it once came
-    #[arg(long, value_name = "TOPIC", conflicts_with = "to")]
+    #[arg(
+        long,
+        value_name = "TOPIC",
+        conflicts_with = "to",
+        visible_alias = "to-topic"
+    )]
     into: Option<String>,
+    /// Only what never was a delivery, to this webhook: an event each, whatever the webhook's event types and filter say
+    #[arg(long, value_name = "ID", conflicts_with_all = ["to", "into"], value_parser = webhook)]
+    to_webhook: Option<String>,
     /// Rather than dead letters, the events between --since and --until that --webhook wants and did not get
     #[arg(long, requires_all = ["webhook", "since", "until"], conflicts_with_all = [
-        "reason", "status", "delivery", "limit", "into", "again", "dead_topic", "resume",
+        "reason", "status", "delivery", "limit", "into", "to_webhook", "again", "dead_topic", "resume",
     ])]
     never_delivered: bool,
     /// Count only
@@ -54,7 +59,7 @@ pub(super) struct Replay {
     #[arg(long)]
     again: bool,
     /// Leave letters that were replayed so often before, and died each time
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = MOST_REPLAYS, value_parser = clap::value_parser!(u32).range(1..))]
     max_replays: u32,
     /// Do not ask
     #[arg(long, short)]
@@ -64,11 +69,11 @@ pub(super) struct Replay {
     detach: bool,
     /// Go on with a replay that was stopped
     #[arg(long, value_name = "REPLAY_ID", conflicts_with_all = [
-        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "into", "again", "dry_run", "dead_topic",
+        "webhook", "event_type", "reason", "status", "since", "until", "delivery", "limit", "to", "into", "to_webhook", "again", "dry_run", "dead_topic",
     ])]
     resume: Option<String>,
-    /// Read the dead letters of this topic
-    #[arg(long, value_name = "NAME")]
+    /// Another program's dead-letter topic; those of Kafka Connect and Spring are understood
+    #[arg(long = "topic", value_name = "NAME", visible_alias = "dead-topic")]
     dead_topic: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -116,12 +121,21 @@ impl Replay {
                 "there is no topic {topic}; a source topic belongs to its producers, so have it made"
             );
         }
+        let replaying = if self.never_delivered || self.to_webhook.is_some() {
+            replaying.knowing(origin(&config)?)
+        } else {
+            replaying
+        };
+        let to_webhook = self.to_webhook.as_deref();
+        let to_webhook = to_webhook.map(|id| replaying.target(id)).transpose();
+        let to_webhook = to_webhook.map_err(in_flags)?;
         let everything = self.selection.is_everything();
         let order = Order {
             deed: Deed::Replay,
             filter: self.selection.filter(),
             to,
             into: self.into,
+            to_webhook,
             again: self.again,
             reason: String::new(),
             rate: Some(self.rate.unwrap_or(config.retry.held_drain_per_second)),
@@ -133,17 +147,13 @@ impl Replay {
                 Runner::Command
             },
         };
-        let replaying = if self.never_delivered {
-            replaying.knowing(origin(&config)?)
-        } else {
-            replaying
-        };
         let planned = if self.never_delivered {
             replaying.plan_missed(order)
         } else {
             replaying.plan(order)
         };
         let plan = planned.map_err(in_flags)?;
+        tell_left(&plan.counts);
         if self.dry_run || plan.counts.total == 0 {
             return match output {
                 Output::Json => print_json(&plan.counts),
@@ -153,6 +163,9 @@ impl Replay {
         eprintln!("to replay: {}", super::describe(&plan.counts));
         if let Some(to) = &plan.job.to {
             eprintln!("to the URL {to}");
+        }
+        if let Some(target) = &plan.job.to_webhook {
+            eprintln!("to the webhook {}", target.webhook);
         }
         if must_ask {
             let which = if everything { "all of them" } else { "them" };
@@ -181,9 +194,9 @@ impl Replay {
                 "the API resumes what the routers work on: `postrider replays resume`",
             );
         }
-        if self.dead_topic.is_some() || self.into.is_some() {
+        if self.dead_topic.is_some() || self.into.is_some() || self.to_webhook.is_some() {
             super::super::wrong_usage(
-                "the API knows its own deliveries only; leave --api out for --dead-topic and --into",
+                "the API knows its own deliveries only; leave --api out for --topic, --into and --to-webhook",
             );
         }
         let mut body: Map<String, Value> = self
@@ -228,118 +241,25 @@ fn origin(config: &Config) -> anyhow::Result<Origin> {
     Ok(app::origin(config, catalog))
 }
 
+/// Says what the numbers do not: which letters stay where they are and why, and what cannot be known.
+fn tell_left(counts: &Counts) {
+    for warning in &counts.warnings {
+        eprintln!("warning: {}", escaped(warning));
+    }
+    for left in &counts.left {
+        eprintln!("left: {}: {}", escaped(&left.place), escaped(&left.why));
+    }
+    let named = u64::try_from(counts.left.len()).unwrap_or(u64::MAX);
+    let more = counts.not_replayable.saturating_sub(named);
+    if named > 0 && more > 0 {
+        eprintln!("left: {more} more");
+    }
+}
+
 /// A refusal that names the flag rather than the field.
 fn in_flags(fault: Error) -> anyhow::Error {
     match fault {
         Error::Order { field, why } => anyhow::anyhow!("--{}: {why}", field.replace('_', "-")),
         other => other.into(),
-    }
-}
-
-fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
-    let halt = stop_on_signals()?;
-    let id = job.id.clone();
-    let how_to_resume = format!("go on with `postrider dead-letters replay --resume {id}`");
-    eprintln!("{id} began; Ctrl-C stops it, and it can be resumed");
-    let mut progress = Progress::new(&job);
-    let result = replaying.run(job, &halt, &mut |job| progress.tell(job));
-    progress.end();
-    let job = match result {
-        Ok(job) => job,
-        Err(fault) => bail!("{fault}; {how_to_resume}"),
-    };
-    if output == Output::Json {
-        print_json(&json!({
-            "id": job.id,
-            "state": job.state,
-            "done": job.done,
-            "total": job.total,
-        }))?;
-    }
-    if job.state != State::Finished {
-        bail!(
-            "stopped after {} of {}; {how_to_resume}",
-            job.done,
-            super::letters(job.total)
-        );
-    }
-    if output == Output::Table {
-        print(&format!(
-            "replayed {} as {}\n",
-            super::letters(job.done),
-            job.id
-        ))?;
-    }
-    Ok(())
-}
-
-/// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<Halt>> {
-    let halt = Arc::new(Halt::default());
-    let told = Arc::clone(&halt);
-    let runtime = super::super::runtime()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                    }
-                    if told.asked() != Asked::Nothing {
-                        std::process::exit(1);
-                    }
-                    told.ask(Asked::Stop);
-                    eprintln!("stopping after this batch");
-                }
-            });
-        })?;
-    Ok(halt)
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    spoke_at: Instant,
-}
-
-impl Progress {
-    fn new(job: &Job) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(job.total).with_position(job.done);
-            let style =
-                ProgressStyle::with_template("{wide_bar} {pos}/{len}  {per_sec}  {eta} left");
-            match style {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
-        Self {
-            bar,
-            spoke_at: Instant::now(),
-        }
-    }
-
-    fn tell(&mut self, job: &Job) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(job.done);
-        } else if self.spoke_at.elapsed() >= SPEAK_EVERY {
-            self.spoke_at = Instant::now();
-            eprintln!("{} of {}", job.done, super::letters(job.total));
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

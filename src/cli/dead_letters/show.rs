@@ -157,6 +157,7 @@ fn as_text(shown: &Shown) -> String {
         "attempts",
         "last_status",
         "replays",
+        "note",
     ] {
         match &line[name] {
             Value::Null => {}

@@ -50,6 +50,7 @@ impl Retry {
             },
             to: None,
             into: None,
+            to_webhook: None,
             again: false,
             reason: String::new(),
             rate: None,

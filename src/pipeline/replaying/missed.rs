@@ -1,19 +1,17 @@
 //! What a webhook missed between two times: the events of the source topics that it wants and of which no delivery is known.
 //!
 //! Promise 1: what a webhook did not get because it was not there yet, or was disabled, is still in the source topics, and a job brings it in with the
-//! delivery id that routing would have given (promise 3). What was delivered stands in the attempts topic; one byte is kept for an event of the window,
-//! and a window has its bound (promise 6).
+//! delivery id that routing would have given (promise 3). What is under way, waits, or
+//! has ended is not sent again: see `told`.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::super::now_ms;
 use super::plan::stretch;
-use super::{Asked, Counts, Error, Halt, Order, Plan, Replaying};
+use super::told::{Course, Courses};
+use super::{Counts, Error, Order, Plan, Replaying};
 use crate::delivery::Delivery;
 use crate::event::Event;
 use crate::intake::decode::{Decoded, decode};
@@ -21,17 +19,14 @@ use crate::kafka::table::{Span, narrow_to_time, scan, spans};
 use crate::kafka::topics::describe;
 use crate::matching::catalog::{Catalog, entry_of};
 use crate::matching::index::Entry;
-use crate::record::{Record, Source};
+use crate::record::Record;
 use crate::retry::replay::{Job, LetterFilter, Missed, Stretch};
 use crate::subscription::Subscription;
 
 /// Times of records are their producers', and clocks differ: so much more is read on either side, and each record's own time decides.
-const SLACK_MS: i64 = 10 * 60_000;
+pub(super) const SLACK_MS: i64 = 10 * 60_000;
 /// Events of a window; one byte of memory each.
 const MOST_EVENTS: i64 = 50_000_000;
-/// What is noted of a delivery that arrived; less is how often it was replayed and died.
-const DELIVERED: u8 = u8::MAX;
-
 /// Where events come from, who wants them, and where it is told what became of them.
 pub struct Origin {
     /// The source topics, as configured.
@@ -66,75 +61,40 @@ impl Missed {
     }
 }
 
-/// Of a record of the attempts topic, what tells that a delivery arrived.
-#[derive(Deserialize)]
-struct Told<'a> {
-    #[serde(borrow)]
-    webhook_id: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
-    #[serde(borrow)]
-    ending: Option<Cow<'a, str>>,
-}
-
-/// One stretch's events: the first offset, and a byte for each from there.
-struct Known {
-    from: i64,
-    fates: Vec<u8>,
-}
-
-impl Known {
-    fn fate(&mut self, offset: i64) -> Option<&mut u8> {
-        let place = usize::try_from(offset.checked_sub(self.from)?).ok()?;
-        self.fates.get_mut(place)
-    }
-}
-
 /// Which events a webhook missed.
 pub(super) struct Missing {
-    webhook: Arc<Subscription>,
-    entry: Entry,
-    customer_pointer: String,
-    filter: LetterFilter,
-    /// By the number of the stretch.
-    known: BTreeMap<i32, Known>,
-    /// The number of a stretch, by topic and partition.
-    numbers: HashMap<(String, i32), i32>,
+    pub(super) webhook: Arc<Subscription>,
+    pub(super) entry: Entry,
+    pub(super) customer_pointer: String,
+    pub(super) filter: LetterFilter,
+    pub(super) courses: Courses,
 }
 
 /// How an event stands.
 enum Standing {
-    Missed(Event, u32),
-    TooOften,
+    Missed(Event),
+    /// It is on its way, or held.
+    Begun,
+    /// It is a dead letter.
+    Dead,
     /// Not wanted, out of the window, or delivered.
     Other,
 }
 
 impl Missing {
-    fn note(&mut self, source: &Source, fate: u8) {
-        let number = self
-            .numbers
-            .get(&(source.topic.to_string(), source.partition));
-        let known = number.and_then(|number| self.known.get_mut(number));
-        if let Some(noted) = known.and_then(|known| known.fate(source.offset)) {
-            *noted = (*noted).max(fate);
-        }
-    }
-
-    fn standing(&self, number: i32, record: &Record, most: Option<u32>) -> Standing {
+    fn standing(&self, number: i32, record: &Record) -> Standing {
         let at_ms = record.timestamp_ms.unwrap_or(0);
         let is_in = self.filter.since_ms.is_none_or(|since| at_ms >= since)
             && self.filter.until_ms.is_none_or(|until| at_ms < until);
         if !is_in {
             return Standing::Other;
         }
-        let fate = self.known.get(&number).and_then(|known| {
-            let place = record.offset.0.checked_sub(known.from)?;
-            known.fates.get(usize::try_from(place).ok()?).copied()
-        });
-        let Some(fate) = fate.filter(|fate| *fate != DELIVERED) else {
+        let Some(course) = self.courses.at(number, record.offset.0) else {
             return Standing::Other;
         };
+        if course == Course::Delivered {
+            return Standing::Other;
+        }
         let Decoded::Event(event) = decode(record, &self.customer_pointer) else {
             return Standing::Other;
         };
@@ -147,10 +107,12 @@ impl Missing {
         if refusal.is_some() {
             return Standing::Other;
         }
-        if most.is_some_and(|most| u32::from(fate) >= most) {
-            return Standing::TooOften;
+        match course {
+            Course::Nothing | Course::Dropped => Standing::Missed(event),
+            Course::Begun => Standing::Begun,
+            Course::Dead => Standing::Dead,
+            Course::Delivered => Standing::Other,
         }
-        Standing::Missed(event, fate.into())
     }
 
     /// The delivery of an event that was missed, by the job.
@@ -161,28 +123,30 @@ impl Missing {
         job: &Job,
         now_ms: i64,
     ) -> Option<Delivery> {
-        let Standing::Missed(event, replays) = self.standing(number, record, job.max_replays)
-        else {
+        let Standing::Missed(event) = self.standing(number, record) else {
             return None;
         };
         let webhook = &self.webhook;
         let customer = webhook.customer.as_ref();
         let mut delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
         delivery.replay_id = Some(job.id.clone());
-        delivery.replay_count = replays.saturating_add(1);
+        delivery.replay_count = 1;
         delivery.url = job.to.clone();
         Some(delivery)
     }
 }
 
 impl Replaying {
-    fn origin(&self) -> Result<&Origin, Error> {
+    pub(super) fn origin(&self) -> Result<&Origin, Error> {
         let origin = self.origin.as_deref();
         origin.ok_or_else(|| refused("never_delivered", "the source topics are not known here"))
     }
 
     /// The webhook whose missed events a filter means, and what it wants.
-    fn wanting(&self, filter: &LetterFilter) -> Result<(Arc<Subscription>, Entry), Error> {
+    pub(super) fn wanting(
+        &self,
+        filter: &LetterFilter,
+    ) -> Result<(Arc<Subscription>, Entry), Error> {
         let catalog = self.origin()?.catalog.now();
         let Some(id) = &filter.webhook else {
             let why = "say which webhook missed events; `postrider subscriptions list` shows them";
@@ -245,7 +209,6 @@ impl Replaying {
             oldest_ms = oldest_ms.max(record.timestamp_ms.unwrap_or(0));
             ControlFlow::Continue(())
         })?;
-        // A partition that retention has emptied says nothing of when.
         if oldest_ms > since_ms {
             let why = format!(
                 "{topic} is kept from {} on, by its retention; what was before is not known any more, so begin there or later",
@@ -254,6 +217,21 @@ impl Replaying {
             return Err(refused("since", why));
         }
         Ok(())
+    }
+
+    /// What a plan must say of a topic: which partitions are empty and were not always. What they held, and when, nobody can tell.
+    fn emptied(topic: &str, spans: &[Span]) -> Option<String> {
+        let partitions: Vec<String> = spans
+            .iter()
+            .filter(|span| span.from > 0 && span.from == span.to)
+            .map(|span| span.partition.to_string())
+            .collect();
+        (!partitions.is_empty()).then(|| {
+            format!(
+                "{topic} has lost all records of its partitions {}, by its retention or a deletion; if some were of that time, they are not counted",
+                partitions.join(", ")
+            )
+        })
     }
 
     /// Counts what a webhook missed.
@@ -275,12 +253,14 @@ impl Replaying {
         }
         let cluster = describe(&self.connection)?;
         let mut places = Vec::new();
+        let mut warnings = Vec::new();
         let mut stretches: BTreeMap<i32, Stretch> = BTreeMap::new();
         let mut events: i64 = 0;
         let there = |name: &&String| cluster.topics.contains_key(*name);
         for topic in origin.sources.iter().filter(there) {
             let mut whole = spans(&self.connection, topic)?;
             self.refuse_gone(topic, &whole, since_ms)?;
+            warnings.extend(Self::emptied(topic, &whole));
             let mut after = whole.clone();
             let earliest = since_ms.max(1);
             narrow_to_time(&self.connection, topic, &mut whole, earliest)?;
@@ -309,18 +289,20 @@ impl Replaying {
         self.refuse_gone(attempts, &spans(&self.connection, attempts)?, since_ms)?;
         let mut plan = self.planned(order, Counts::default(), stretches);
         plan.job.missed = Some(Missed { places });
-        let missing = self.missing(&plan.job, &Halt::default())?;
+        plan.counts.warnings = warnings;
+        let missing = self.missing(&plan.job, &mut || Ok(ControlFlow::Continue(())))?;
         for number in plan.job.stretches.keys() {
             let Some((topic, span)) = plan.job.span(*number) else {
                 continue;
             };
             scan(&self.connection, &topic, &[span], |record| {
-                match missing.standing(*number, &record, plan.job.max_replays) {
-                    Standing::Missed(event, _) => {
+                match missing.standing(*number, &record) {
+                    Standing::Missed(event) => {
                         plan.counts
                             .count_missed(webhook.id.as_str(), &event.event_type);
                     }
-                    Standing::TooOften => plan.counts.replayed_too_often += 1,
+                    Standing::Begun => plan.counts.on_their_way += 1,
+                    Standing::Dead => plan.counts.dead_letters += 1,
                     Standing::Other => {}
                 }
                 ControlFlow::Continue(())
@@ -329,72 +311,11 @@ impl Replaying {
         plan.job.total = plan.counts.total;
         Ok(plan)
     }
-
-    /// Reads what is known of the events of a job. It is read again whenever a job is taken up, so that what has arrived meanwhile is not sent again.
-    pub(super) fn missing(&self, job: &Job, halt: &Halt) -> Result<Missing, Error> {
-        let origin = self.origin()?;
-        let (webhook, entry) = self.wanting(&job.filter)?;
-        let mut missing = Missing {
-            webhook,
-            entry,
-            customer_pointer: origin.customer_pointer.clone(),
-            filter: job.filter.clone(),
-            known: BTreeMap::new(),
-            numbers: HashMap::new(),
-        };
-        for (number, stretch) in &job.stretches {
-            let Some((topic, span)) = job.span(*number) else {
-                continue;
-            };
-            let events = usize::try_from(stretch.to - stretch.from).unwrap_or(0);
-            let known = Known {
-                from: stretch.from,
-                fates: vec![0; events],
-            };
-            missing.known.insert(*number, known);
-            missing.numbers.insert((topic, span.partition), *number);
-        }
-        let goes_on = || match halt.asked() {
-            Asked::Nothing => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
-        };
-        // An attempt comes after its event, up to what their clocks differ.
-        let since_ms = job.filter.since_ms.unwrap_or(0).saturating_sub(SLACK_MS);
-        if let Some(attempts) = &origin.attempts {
-            let mut later = spans(&self.connection, attempts)?;
-            narrow_to_time(&self.connection, attempts, &mut later, since_ms.max(1))?;
-            scan(&self.connection, attempts, &later, |record| {
-                let bytes = record.payload.as_deref().unwrap_or_default();
-                let told = serde_json::from_slice::<Told<'_>>(bytes).ok();
-                let told = told.filter(|told| {
-                    told.ending.as_deref() == Some("delivered")
-                        && told.webhook_id == missing.webhook.id.as_str()
-                });
-                if let Some(source) = told.and_then(|told| told.source.parse().ok()) {
-                    missing.note(&source, DELIVERED);
-                }
-                goes_on()
-            })?;
-        }
-        let filter = LetterFilter {
-            webhook: job.filter.webhook.clone(),
-            since_ms: Some(since_ms),
-            ..LetterFilter::default()
-        };
-        self.scan(&filter, &self.spans(&filter)?, |letter| {
-            if let Some(delivery) = &letter.delivery {
-                let replays = u8::try_from(letter.replay_count).unwrap_or(DELIVERED);
-                missing.note(&delivery.source, replays.min(DELIVERED - 1));
-            }
-            goes_on()
-        })?;
-        Ok(missing)
-    }
 }
 
 impl Job {
     /// Topic and whole span of a stretch of a job for missed events.
-    fn span(&self, number: i32) -> Option<(String, Span)> {
+    pub(super) fn span(&self, number: i32) -> Option<(String, Span)> {
         let stretch = self.stretches.get(&number)?;
         let numbered = Span {
             partition: number,

@@ -5,18 +5,21 @@
 //! alone; the command line and the API are its callers. [`Replaying::plan`] counts, [`Replaying::begin`] writes the job,
 //! [`Replaying::run`] does it.
 
+mod counts;
 pub mod fleet;
 mod missed;
 mod plan;
 mod run;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use counts::{Counts, Left};
 pub use missed::Origin;
-pub use plan::{Counts, Order, Plan};
+pub use plan::{Order, Plan};
 pub use run::{Asked, Halt};
 
 use super::now_ms;
@@ -96,7 +99,10 @@ pub struct Replaying {
     producer: Producer,
     letters: Arc<str>,
     dispatch: Arc<str>,
+    held: Arc<str>,
     replays: Arc<str>,
+    /// JSON pointer to an event's customer, for records that never were deliveries.
+    customer_pointer: Arc<str>,
     origin: Option<Arc<Origin>>,
 }
 
@@ -122,7 +128,9 @@ impl Replaying {
             producer,
             letters: Arc::clone(&topics.dead_letters),
             dispatch: Arc::clone(&topics.dispatch),
+            held: Arc::clone(&topics.held),
             replays: Arc::clone(&topics.replays),
+            customer_pointer: Arc::from(""),
             origin: None,
         }
     }
@@ -134,14 +142,23 @@ impl Replaying {
             producer: self.producer.clone(),
             letters: Arc::from(letters),
             dispatch: Arc::clone(&self.dispatch),
+            held: Arc::clone(&self.held),
             replays: Arc::clone(&self.replays),
+            customer_pointer: Arc::clone(&self.customer_pointer),
             origin: self.origin.clone(),
         }
     }
 
     /// The same where it is known which events there were and who wants them, which only jobs for missed events need.
     pub fn knowing(mut self, origin: Origin) -> Self {
+        self.customer_pointer = Arc::from(origin.customer_pointer.as_str());
         self.origin = Some(Arc::new(origin));
+        self
+    }
+
+    /// The same where it is known how the customer of an event is found, which tells what other programs' letters are as events.
+    pub fn reading(mut self, customer_pointer: &str) -> Self {
+        self.customer_pointer = Arc::from(customer_pointer);
         self
     }
 

@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::ControlFlow;
 
-use serde::{Deserialize, Serialize};
-
 use super::super::now_ms;
-use super::{Error, ID_PREFIX, Replaying};
+use super::counts::Labels;
+use super::{Counts, Error, ID_PREFIX, Replaying};
+use crate::intake::decode::{Decoded, decode};
 use crate::kafka::table::{Span, narrow_to_time, scan, spans};
-use crate::retry::dead_letter::DeadLetter;
+use crate::record::Record;
+use crate::retry::dead_letter::{DeadLetter, Heading, Target};
 use crate::retry::replay::{Deed, Job, Jobs, LetterFilter, Runner, State, Stretch};
-
-/// Different words of one kind that letters are counted by.
-const MOST_WORDS: usize = 1000;
 
 /// What somebody wants done with dead letters.
 #[derive(Clone, Debug)]
@@ -23,6 +21,8 @@ pub struct Order {
     pub to: Option<url::Url>,
     /// What never was a delivery, into this topic. The caller has seen that there is one.
     pub into: Option<String>,
+    /// What never was a delivery, to this webhook. See [`Replaying::target`].
+    pub to_webhook: Option<Target>,
     /// Also what was replayed or discarded before.
     pub again: bool,
     /// Why, for a discard.
@@ -35,83 +35,6 @@ pub struct Order {
     pub max_replays: Option<u32>,
     /// Who is to work on it.
     pub runner: Runner,
-}
-
-/// How many letters an order means.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub total: u64,
-    pub by_reason: BTreeMap<String, u64>,
-    /// Beyond `MOST_WORDS` the rest is one word.
-    pub by_webhook: BTreeMap<String, u64>,
-    pub by_event_type: BTreeMap<String, u64>,
-    /// By the last answer's status; `none` where there was no answer.
-    pub by_status: BTreeMap<String, u64>,
-    /// Meant, but never a delivery, or cut: a replay leaves them.
-    pub not_replayable: u64,
-    /// Meant, but replayed or discarded before.
-    pub done_before: u64,
-    /// Meant, but replayed too often before: a replay leaves them.
-    pub replayed_too_often: u64,
-}
-
-/// What letters are counted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Labels {
-    reason: String,
-    webhook: Option<String>,
-    event_type: Option<String>,
-    status: Option<u16>,
-}
-
-impl Labels {
-    fn of(letter: &DeadLetter) -> Self {
-        Self {
-            reason: letter.reason.clone(),
-            webhook: letter.webhook.clone(),
-            event_type: letter.event_type.clone(),
-            status: letter.last_status,
-        }
-    }
-}
-
-/// Adds one. Only the first of a word needs a copy of it, and memory is bounded (promise 6): types are whatever producers write.
-fn add(counts: &mut BTreeMap<String, u64>, word: &str) {
-    let is_full = counts.len() >= MOST_WORDS;
-    match counts.get_mut(word) {
-        Some(count) => *count += 1,
-        None if is_full => *counts.entry("(others)".to_owned()).or_default() += 1,
-        None => {
-            counts.insert(word.to_owned(), 1);
-        }
-    }
-}
-
-impl Counts {
-    /// Counts an event that a webhook missed.
-    pub(super) fn count_missed(&mut self, webhook: &str, event_type: &str) {
-        self.count(&Labels {
-            reason: "never_delivered".to_owned(),
-            webhook: Some(webhook.to_owned()),
-            event_type: Some(event_type.to_owned()),
-            status: None,
-        });
-    }
-
-    fn count(&mut self, labels: &Labels) {
-        self.total += 1;
-        add(&mut self.by_reason, &labels.reason);
-        add(
-            &mut self.by_webhook,
-            labels.webhook.as_deref().unwrap_or("none"),
-        );
-        let event_type = labels.event_type.as_deref();
-        add(&mut self.by_event_type, event_type.unwrap_or("none"));
-        match labels.status {
-            Some(status) => add(&mut self.by_status, &status.to_string()),
-            None => add(&mut self.by_status, "none"),
-        }
-    }
 }
 
 /// An order, counted: nothing has been written yet.
@@ -174,7 +97,7 @@ impl Replaying {
         self.scan(&order.filter, &spans, |letter| {
             match standing(&order, &jobs, &letter) {
                 Standing::Done => counts.done_before += 1,
-                Standing::Impossible => counts.not_replayable += 1,
+                Standing::Impossible(why) => counts.leave(&letter, why),
                 Standing::TooOften => counts.replayed_too_often += 1,
                 Standing::Meant => match &mut first {
                     Some(first) => first.offer(letter),
@@ -209,6 +132,7 @@ impl Replaying {
             filter: order.filter,
             to: order.to.map(String::from),
             into: order.into,
+            to_webhook: order.to_webhook,
             missed: None,
             again: order.again,
             reason: order.reason,
@@ -237,6 +161,51 @@ impl Replaying {
         Ok(spans)
     }
 
+    /// A record of the dead-letter topic. What never was a delivery is read as an event, which only the decoder can.
+    pub(super) fn letter(&self, record: Record) -> DeadLetter {
+        let mut letter = DeadLetter::from_record(record);
+        if letter.is_whole_record() {
+            let event = match decode(&letter.record, &self.customer_pointer) {
+                Decoded::Event(event) => Ok(Heading {
+                    event_type: event.event_type,
+                    customer: event.customer,
+                }),
+                Decoded::Tombstone => Err("it has no value".to_owned()),
+                Decoded::Undecodable(why) => Err(why),
+            };
+            letter.read_as(event);
+        }
+        letter
+    }
+
+    /// The webhook that letters of other programs are to go to.
+    ///
+    /// # Errors
+    /// [`Error::Order`]: there is no such webhook, or it is disabled.
+    pub fn target(&self, webhook: &str) -> Result<Target, Error> {
+        let refused = |why: String| Error::Order {
+            field: "to_webhook",
+            why,
+        };
+        let origin = self.origin.as_deref();
+        let found = origin.and_then(|origin| origin.catalog.now().get(webhook).cloned());
+        let Some(found) = found else {
+            return Err(refused(format!(
+                "there is no webhook {webhook}; `postrider subscriptions list` shows them"
+            )));
+        };
+        if !found.enabled {
+            return Err(refused(format!(
+                "{webhook} is disabled, and would get nothing; enable it first"
+            )));
+        }
+        let customer = found.customer.as_ref();
+        Ok(Target {
+            webhook: webhook.to_owned(),
+            customer: customer.map(|customer| customer.as_str().to_owned()),
+        })
+    }
+
     pub(super) fn scan(
         &self,
         filter: &LetterFilter,
@@ -244,7 +213,7 @@ impl Replaying {
         mut each: impl FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         scan(&self.connection, &self.letters, spans, |record| {
-            let letter = DeadLetter::from_record(record);
+            let letter = self.letter(record);
             if filter.matches(&letter) {
                 each(letter)
             } else {
@@ -258,16 +227,21 @@ impl Replaying {
 enum Standing {
     Meant,
     Done,
-    Impossible,
+    /// And why, where the order names a webhook.
+    Impossible(Option<String>),
     TooOften,
 }
 
 fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
     if !order.again && jobs.doer(letter).is_some() {
-        Standing::Done
-    } else if order.deed == Deed::Replay && !can_go(order, letter) {
-        Standing::Impossible
-    } else if order
+        return Standing::Done;
+    }
+    if order.deed == Deed::Replay
+        && let Err(why) = can_go(order, letter)
+    {
+        return Standing::Impossible(why);
+    }
+    if order
         .max_replays
         .is_some_and(|most| letter.replay_count >= most)
     {
@@ -277,11 +251,13 @@ fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
     }
 }
 
-fn can_go(order: &Order, letter: &DeadLetter) -> bool {
-    match &order.into {
-        Some(_) => letter.is_whole_record(),
-        None => letter.is_replayable(),
-    }
+fn can_go(order: &Order, letter: &DeadLetter) -> Result<(), Option<String>> {
+    let is_possible = match (&order.into, &order.to_webhook) {
+        (Some(_), _) => letter.is_whole_record(),
+        (None, Some(target)) => return letter.heading_for(target).map(|_| ()).map_err(Some),
+        (None, None) => letter.is_replayable(),
+    };
+    if is_possible { Ok(()) } else { Err(None) }
 }
 
 pub(super) fn stretch(span: Span) -> Stretch {

@@ -10,11 +10,12 @@ use super::missed::Missing;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
 use crate::kafka::table::{Span, scan};
 use crate::record::{Outgoing, Record, Source};
-use crate::retry::dead_letter::DeadLetter;
 use crate::retry::replay::{Job, Jobs, Runner, SILENT_AFTER_MS, State};
 
 const BATCH_LETTERS: usize = 100;
 const BATCH_TIME: Duration = Duration::from_secs(1);
+/// A job that only reads says so often that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
 /// A wait looks this often whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a slow batch missed of the pace may be made up for, up to so much.
@@ -138,13 +139,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn through_all(&mut self) -> Result<(), Error> {
         if self.job.missed.is_some() {
-            self.missing = Some(self.replaying.missing(&self.job, self.halt)?);
+            self.missing = Some(self.read_what_is_known()?);
             if self.halt.asked() == Asked::LetGo {
                 return Ok(());
             }
-            // Reading what was delivered may have taken its time.
-            self.job.touch(now_ms());
-            self.replaying.write(&self.job)?;
+            self.stay_alive()?;
         }
         let spans: Vec<Span> = self
             .job
@@ -180,6 +179,37 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Reads what became of the events so far, which may take long.
+    fn read_what_is_known(&mut self) -> Result<Missing, Error> {
+        let (replaying, halt, as_it_was) = (self.replaying, self.halt, self.job.clone());
+        let mut told = Instant::now();
+        replaying.missing(&as_it_was, &mut || {
+            if halt.is_asked() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if told.elapsed() >= ALIVE_EVERY {
+                told = Instant::now();
+                self.stay_alive()?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Tells that the job is at work; without that another would take it for dead.
+    fn stay_alive(&mut self) -> Result<(), Error> {
+        self.refuse_having_slept()?;
+        self.job.touch(now_ms());
+        self.replaying.write(&self.job)
+    }
+
+    fn refuse_having_slept(&self) -> Result<(), Error> {
+        let silent_ms = now_ms().saturating_sub(self.job.updated_at_ms);
+        if silent_ms > SILENT_AFTER_MS / 2 {
+            return Err(Error::Slept(silent_ms / 1000));
+        }
+        Ok(())
+    }
+
     /// Deals with one record of a stretch; `false` when the job is to stop.
     fn step(&mut self, key: i32, record: Record) -> Result<bool, Error> {
         let (place, offset) = (record.source(), record.offset.0);
@@ -200,10 +230,7 @@ impl Run<'_> {
             self.settle(key, offset)?;
             return Ok(false);
         }
-        let silent_ms = now_ms().saturating_sub(self.job.updated_at_ms);
-        if silent_ms > SILENT_AFTER_MS / 2 {
-            return Err(Error::Slept(silent_ms / 1000));
-        }
+        self.refuse_having_slept()?;
         let answers = self.batch.to_answer.clone();
         self.replaying.producer.send(
             &outgoing,
@@ -223,7 +250,7 @@ impl Run<'_> {
             let delivery = missing.delivery(key, &record, &self.job, now_ms())?;
             return Some(delivery.to_record(&self.replaying.dispatch, true));
         }
-        let letter = DeadLetter::from_record(record);
+        let letter = self.replaying.letter(record);
         let is_meant = self.job.filter.matches(&letter)
             && !self.job.is_too_often(letter.replay_count)
             && (self.job.again || self.others.doer(&letter).is_none());
@@ -233,7 +260,11 @@ impl Run<'_> {
         if let Some(topic) = &self.job.into {
             return letter.to_topic(topic);
         }
-        let delivery = letter.to_replay(&self.job.id, self.job.to.as_deref(), now_ms())?;
+        let id = &self.job.id;
+        let delivery = match &self.job.to_webhook {
+            Some(target) => letter.to_webhook(target, id, now_ms())?,
+            None => letter.to_replay(id, self.job.to.as_deref(), now_ms())?,
+        };
         Some(delivery.to_record(&self.replaying.dispatch, true))
     }
 

@@ -30,6 +30,7 @@ fn job(filter: LetterFilter, next: i64) -> Job {
         filter,
         to: None,
         into: None,
+        to_webhook: None,
         missed: None,
         again: false,
         reason: String::new(),

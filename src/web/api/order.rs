@@ -57,7 +57,7 @@ pub(super) struct ReplayInput {
     #[schema(minimum = 1, maximum = 1_000_000)]
     max_replays: Option<u32>,
     /// Rather than dead letters, the events of the source topics that `webhook` wants now, that came from `since` on and before `until`, and of which no
-    /// delivery to it is known. What is still on its way to it counts as missed, and then comes twice with the same id.
+    /// delivery to it is known. What is on its way to it, held or a dead letter is left, and counted.
     never_delivered: Option<bool>,
     /// Count only.
     dry_run: Option<bool>,

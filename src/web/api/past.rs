@@ -219,6 +219,9 @@ pub struct DeadLetter {
     pub job: Option<String>,
     /// Whether a replay can send it.
     pub replayable: bool,
+    /// That it goes round, where it does: replays leave it.
+    #[schema(required)]
+    pub note: Option<String>,
     /// What went wrong and how to mend it.
     pub error_message: String,
 }
@@ -271,6 +274,12 @@ pub struct Counts {
     pub done_before: u64,
     /// Meant, but replayed `max_replays` times already: a loop that somebody must look at.
     pub replayed_too_often: u64,
+    /// With `never_delivered`: what is on its way to the webhook, or held, which is left.
+    pub on_their_way: u64,
+    /// With `never_delivered`: what is a dead letter, which is left; a replay of dead letters sends it.
+    pub dead_letters: u64,
+    /// What must be known before these numbers are believed.
+    pub warnings: Vec<String>,
 }
 
 /// What is to be done with dead letters.

@@ -1,11 +1,17 @@
 //! The events: their form, their topic, and how they get into it, all at once or paced.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use postrider::delivery::{DeadReason, Delivery};
+use postrider::record::{Record as SourceRecord, SourceOffset};
+use postrider::retry::dead_letter::of_delivery;
+use postrider::subscription::WebhookId;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 /// Every event's size.
@@ -128,7 +134,10 @@ impl Cluster {
     fn produce(&self, topic: &str, sequence: u64) {
         let key = format!("device-{}", sequence % KEYS);
         let body = event(sequence, unix_us());
-        let mut record = BaseRecord::to(topic).key(&key).payload(&body);
+        self.send(BaseRecord::to(topic).key(&key[..]).payload(&body[..]));
+    }
+
+    fn send<K: ToBytes + ?Sized>(&self, mut record: BaseRecord<'_, K, [u8]>) {
         while let Err((failure, back)) = self.producer.send(record) {
             assert_eq!(
                 failure.rdkafka_error_code(),
@@ -158,6 +167,54 @@ impl Cluster {
         self.producer
             .flush(Duration::from_secs(60))
             .expect("the broker takes the events");
+    }
+
+    /// Puts `count` dead letters into the dead-letter topic, of the deliveries to so many webhooks in turn, as the router writes them.
+    pub fn fill_with_letters(&self, topic: &str, count: u64, webhooks: u64) {
+        let letters: Arc<str> = topic.into();
+        for number in 0..count {
+            let webhook = number % webhooks;
+            let id = WebhookId::new(&format!("wh_{webhook}")).expect("an id");
+            // Not the numbers of live events.
+            let body = event(number * CUSTOMERS + webhook, unix_us());
+            let source = SourceRecord {
+                topic: "events.before".into(),
+                partition: 0,
+                offset: SourceOffset(i64::try_from(number).expect("few letters")),
+                timestamp_ms: None,
+                key: None,
+                payload: Some(body.into()),
+                headers: Vec::new(),
+            };
+            let mut delivery = Delivery::new(&source, "device.status_changed", &id, None, 1);
+            delivery.attempts = 4;
+            delivery.last_status = Some(503);
+            let letter = of_delivery(
+                &delivery,
+                DeadReason::Exhausted,
+                "status 503",
+                &letters,
+                "bench",
+            );
+            let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
+            for header in &letter.headers {
+                headers = headers.insert(Header {
+                    key: &header.name,
+                    value: header.value.as_deref(),
+                });
+            }
+            let key = letter.key.unwrap_or_default();
+            let body = letter.payload.unwrap_or_default();
+            self.send(
+                BaseRecord::to(topic)
+                    .key(&key[..])
+                    .payload(&body[..])
+                    .headers(headers),
+            );
+        }
+        self.producer
+            .flush(Duration::from_secs(60))
+            .expect("the broker takes the letters");
     }
 
     /// Puts events into a topic at an even pace, numbered from `first`; gives the number after the last.

@@ -17,6 +17,10 @@
 //! | `BENCH_ISOLATION_SECONDS` | seconds of each way, 60 |
 //! | `BENCH_BACKLOG` | 1 measures what a backlog of one webhook costs 99 quiet ones, 0 |
 //! | `BENCH_BACKLOG_EVENTS` | how long that backlog is, 1000000 |
+//! | `BENCH_REPLAY` | 1 measures what a replay costs live traffic, 0 |
+//! | `BENCH_REPLAY_EVENTS` | dead letters to replay, 1000000 |
+//! | `BENCH_REPLAY_RATE` | of them in a second, 1000 as `retry.held_drain_per_second` has it |
+//! | `BENCH_REPLAY_SECONDS` | seconds of each way, 60 |
 //! | `BENCH_RECOVERY` | 1 measures kill -9 under load, 0 |
 //! | `BENCH_RECOVERY_RATE` | events a second meanwhile, 2000 |
 //! | `BENCH_ROUTER` | another binary, to compare |
@@ -30,6 +34,7 @@ mod memory;
 mod process;
 mod receiver;
 mod recovery;
+mod replay;
 mod report;
 mod router;
 
@@ -328,6 +333,16 @@ fn main() {
         let events = number("BENCH_BACKLOG_EVENTS", 1_000_000);
         let limit = Duration::from_secs(600);
         backlog::measure(&mut ground, events, 60, limit);
+    }
+    if number("BENCH_REPLAY", 0) > 0 {
+        let replay = replay::Replay {
+            letters: number("BENCH_REPLAY_EVENTS", 1_000_000),
+            per_second: number("BENCH_REPLAY_RATE", 1_000),
+            time: Duration::from_secs(number("BENCH_REPLAY_SECONDS", 60)),
+        };
+        for _ in 0..runs {
+            replay.measure(&mut ground);
+        }
     }
     if number("BENCH_RECOVERY", 0) > 0 {
         let rate = number("BENCH_RECOVERY_RATE", 2_000);

@@ -129,6 +129,16 @@ log.level = "{}"
         Self { folder }
     }
 
+    /// The binary with the configuration, for what it is to do.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .arg("--config")
+            .arg(self.folder.path().join("postrider.toml"))
+            .stdin(Stdio::null());
+        command
+    }
+
     /// One more instance, under a name of its own (`kafka.instance_id`; empty: none).
     pub fn start(&self, instance_id: &str) -> Process {
         let log = std::fs::OpenOptions::new()
@@ -137,12 +147,9 @@ log.level = "{}"
             .open(self.folder.path().join("log"))
             .expect("a file");
         Process::start(
-            Command::new(binary())
-                .arg("--config")
-                .arg(self.folder.path().join("postrider.toml"))
+            self.command()
                 .arg("run")
                 .env("POSTRIDER__KAFKA__INSTANCE_ID", instance_id)
-                .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log),
         )

@@ -121,6 +121,120 @@ fn a_replay_of_what_was_missed_goes_on_elsewhere_when_its_router_is_killed() {
 }
 
 #[test]
+fn what_is_held_or_a_dead_letter_is_no_missed_event_and_the_plan_says_how_many_there_are() {
+    let cluster = Cluster::named("missed-held");
+    let ground = Ground::start(&cluster);
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.enabled = false);
+    ground.emit("job.failed", 4);
+    ground.wait_until_idle();
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.enabled = true);
+    ground.emit("job.failed", 3);
+    ground.wait_for_letters(3);
+    ground.wait_until_idle();
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.paused = true);
+    ground.emit("job.failed", 2);
+    eventually("two to be held", SOON, || {
+        let held = cluster.consume_all(&cluster.name("postrider.held"));
+        (held.len() == 2).then_some(())
+    });
+
+    let dry = replay(&ground, "wh_a", &["--dry-run"]);
+    assert_eq!(
+        (&dry["total"], &dry["dead_letters"], &dry["on_their_way"]),
+        (&4.into(), &3.into(), &2.into()),
+        "{dry}"
+    );
+    let arguments = missed("wh_a");
+    let mut all = vec!["replay", "--dry-run"];
+    all.extend(arguments.iter().map(String::as_str));
+    let said = ground.run(&all);
+    assert!(said.contains("3 more are dead letters"), "{said}");
+    assert!(said.contains("2 more are on their way or held"), "{said}");
+
+    ground.mend();
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.paused = false);
+    assert_eq!(replay(&ground, "wh_a", &[])["done"], 4);
+    ground.receiver.wait_for_accepted(6, SOON);
+    assert_eq!(ground.replay(&["--webhook", "wh_a"])["done"], 3);
+    ground.receiver.wait_for_accepted(9, SOON);
+    ground.wait_until_idle();
+    assert_eq!(ground.accepted().len(), 9);
+    assert!(ground.accepted().values().all(|count| *count == 1));
+}
+
+#[test]
+fn a_time_whose_events_are_removed_is_refused_or_the_plan_says_so() {
+    let cluster = Cluster::named("missed-gone");
+    let ground = Ground::start(&cluster);
+    ground.mend();
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.enabled = false);
+    ground.emit("job.failed", 20);
+    ground.wait_until_idle();
+    ground
+        .router
+        .change("wh_a", |webhook| webhook.enabled = true);
+    let source = cluster.name("events.job");
+    let arguments = missed("wh_a");
+    let mut all = vec!["replay", "--dry-run"];
+    all.extend(arguments.iter().map(String::as_str));
+    assert!(!stderr(&ground.output(&all)).contains("warning"));
+
+    cluster.delete_records(&source);
+    let output = ground.output(&all);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: "), "{said}");
+    assert!(said.contains("has lost all records"), "{said}");
+
+    ground.emit("job.failed", 20);
+    let output = ground.output(&all);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("--since: "), "{said}");
+    assert!(said.contains("begin there or later"), "{said}");
+    ground.wait_until_idle();
+}
+
+#[test]
+fn a_replay_that_reads_for_long_what_is_known_says_meanwhile_that_it_is_alive() {
+    let cluster = Cluster::named("missed-alive");
+    let mut ground = Ground::start(&cluster);
+    ground.mend();
+    ground.emit("job.done", 10);
+    ground.receiver.wait_for_accepted(10, SOON);
+    ground.wait_until_idle();
+    ground.subscribe("wh_late", "/late");
+    let text = config_text(&cluster, &["events.job"], MORE);
+    ground.router.stop_instance();
+    // Ten records of dispatch and ten of attempts.
+    let router = Process::start_with(&text, "missed-reads=sleep(600)");
+    let job = replay(&ground, "wh_late", &["--detach"]);
+    let id = job["id"].as_str().unwrap().to_owned();
+    let mut seen = BTreeSet::new();
+    eventually("the replay to finish", SOON * 2, || {
+        let job = ground.replays(&["show", &id]);
+        if job["done"] == 0 {
+            seen.insert(job["updated_at_ms"].to_string());
+        }
+        (job["state"] == "finished").then_some(())
+    });
+    // Begun, taken up, and at least twice while it read.
+    assert!(seen.len() >= 4, "{seen:?}");
+    ground.receiver.wait_for_accepted(20, SOON);
+    drop(router);
+}
+
+#[test]
 fn an_order_for_what_was_missed_says_which_flag_is_wrong() {
     let cluster = Cluster::named("missed-bad");
     let ground = Ground::start(&cluster);

@@ -2,6 +2,7 @@
 
 mod choosing;
 mod fleet;
+mod foreign;
 mod missed;
 mod replaying;
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Ground, SOON, ids, stderr};
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, Sent, eventually};
 
 #[test]
 fn a_dead_letter_is_replayed_once_with_the_id_that_it_had() {
@@ -109,6 +109,39 @@ fn a_letter_that_dies_again_waits_again_and_counts_its_replays() {
     assert_eq!(shown["died_before"].as_array().unwrap().len(), 2);
     assert_eq!(shown["headers"]["postrider-replay-count"], "2");
     ground.wait_until_idle();
+}
+
+#[test]
+fn a_letter_that_went_round_too_often_stays_with_a_note_that_says_so() {
+    let cluster = Cluster::named("replay-note");
+    let ground = Ground::start(&cluster);
+    ground.emit("job.failed", 1);
+    ground.wait_for_letters(1);
+    assert_eq!(ground.list(&[])["results"][0]["note"], Value::Null);
+    // The same after four more rounds.
+    let letter = ground.router.dead_letters().remove(0);
+    let mut again = Sent::new(letter.payload.clone().unwrap()).key("wh_a");
+    for (name, value) in &letter.headers {
+        again = again.header(name, value.clone().unwrap_or_default());
+    }
+    let again = again.header("postrider-replay-count", "5");
+    cluster.produce(&cluster.name("postrider.dead-letters"), &again);
+    ground.wait_for_letters(2);
+    let counts = ground.json(&["replay", "--dry-run"]);
+    assert_eq!(
+        (&counts["total"], &counts["replayed_too_often"]),
+        (&json!(1), &json!(1)),
+        "{counts}"
+    );
+    let note = "replayed 5 times, and died each time";
+    let listed = ground.list(&[]);
+    let lines = listed["results"].as_array().unwrap();
+    let line = lines.iter().find(|line| line["replays"] == 5).unwrap();
+    assert!(line["note"].as_str().unwrap().contains(note), "{line}");
+    let shown = ground.run(&["show", line["place"].as_str().unwrap()]);
+    assert!(shown.contains(note), "{shown}");
+    let counts = ground.json(&["replay", "--dry-run", "--max-replays", "6"]);
+    assert_eq!(counts["total"], 2, "{counts}");
 }
 
 #[test]

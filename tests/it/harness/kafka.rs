@@ -142,6 +142,16 @@ impl Cluster {
         }
     }
 
+    /// Removes all records of a topic, as its retention would.
+    pub fn delete_records(&self, topic: &str) {
+        let mut list = TopicPartitionList::new();
+        for partition in self.end_offsets(topic).into_keys() {
+            list.add_partition_offset(topic, partition, Offset::End)
+                .expect("a partition");
+        }
+        block_on(self.admin.delete_records(&list, &patient())).expect("delete_records");
+    }
+
     /// Gives a topic these settings and the defaults for all others.
     pub fn set_configs(&self, topic: &str, configs: &[(&str, &str)]) {
         let of_topic = AlterConfig::new(ResourceSpecifier::Topic(topic));

@@ -52,6 +52,17 @@ fn confine(caller: &Caller, members: &mut Map<String, Value>) -> Result<(), Prob
     Ok(())
 }
 
+/// Refuses an id that a token of a customer gives: ids are one space for all customers, and that one is taken would tell that another's webhook
+/// exists (promise 7).
+fn refuse_id(caller: &Caller, members: &Map<String, Value>) -> Result<(), Problem> {
+    let is_given = members.get("id").is_some_and(|id| !id.is_null());
+    if caller.customer.is_some() && is_given {
+        let detail = "the token is of one customer, and the ids of its webhooks are made here; leave `id` out and take the one of the answer";
+        return Err(Problem::at("/id", detail));
+    }
+    Ok(())
+}
+
 /// Reads and checks all of a webhook. `touched`: only what stands in these fields is asked of the address and the filter, so
 /// that a webhook from before a change of the rules can still be switched off.
 fn draft(
@@ -96,7 +107,7 @@ fn put(resolved: Resolved, secret: &mut Option<String>, is_new: bool) -> Edit {
     responses(
         (status = 201, description = "Stored, and known to this instance. `secret` is shown this once where it was generated", body = schema::Webhook,
             headers(("ETag" = String, description = "its version"), ("Location" = String, description = "its path"))),
-        (status = 400, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A field is wrong; `id` is one for a token of a customer", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The id is taken, or the customer has as many webhooks as it may", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(in super::super) async fn create_webhook(
@@ -106,6 +117,7 @@ pub(in super::super) async fn create_webhook(
 ) -> Result<Response, Problem> {
     let mut members = object(body)?;
     confine(&caller, &mut members)?;
+    refuse_id(&caller, &members)?;
     api.blocking(move |api| {
         let draft = draft(api, &members, None)?;
         let customer = draft.wanted().customer.clone();
