@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+/// How long a rebalance waits for a member. Longer than the hand-over of partitions takes at most (`handover`).
+const REBALANCE_LIMIT: Duration = Duration::from_secs(30);
+
 /// How to reach the cluster, as the user gave it.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
@@ -46,6 +49,7 @@ impl Connection {
     pub fn consumer(&self, group: &str, session_timeout: Duration, split: bool) -> ClientConfig {
         let mut config = self.base();
         let heartbeat_ms = (session_timeout.as_millis() / 4).max(250);
+        let poll_ms = session_timeout.max(REBALANCE_LIMIT).as_millis();
         config
             // Eager and even; cooperative rebalancing has open defects in librdkafka (3306, 4783).
             .set("partition.assignment.strategy", "roundrobin")
@@ -54,6 +58,9 @@ impl Connection {
                 session_timeout.as_millis().to_string(),
             )
             .set("heartbeat.interval.ms", heartbeat_ms.to_string())
+            // Also the limit that a rebalance sets to its members: by default everybody waits for five minutes for one that
+            // does not answer. A thread of ours that stood still for a session begins anew anyway (`Heartbeat`).
+            .set("max.poll.interval.ms", poll_ms.to_string())
             .set("statistics.interval.ms", "5000")
             .set("check.crcs", "true")
             // The prefetch is memory that no budget of ours sees, so it is small; the pause that librdkafka makes when it
