@@ -233,7 +233,7 @@ pub struct Attempt<'a> {
 ///
 /// Bytes of the id and the type that are not visible ASCII, and `%`, are percent-encoded, and the id is signed as it is
 /// sent. A `traceparent` that is not visible ASCII is left out, and a `tracestate` that is not, is longer than
-/// [`LONGEST_TRACESTATE`], or has no `traceparent` beside it (W3C Trace Context, 3.3).
+/// 512 bytes, or has no `traceparent` beside it (W3C Trace Context, 3.3).
 pub fn attempt_headers(endpoint: &Endpoint, attempt: &Attempt<'_>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 7);
     headers.extend(
