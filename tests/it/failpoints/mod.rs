@@ -337,10 +337,13 @@ fn points_in(text: &str) -> BTreeSet<String> {
 fn every_fail_point_is_in_the_table_and_every_one_of_the_table_is_somewhere() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = BTreeSet::new();
-    for folder in ["pipeline", "kafka"] {
-        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+    let mut folders = vec![root.join("pipeline"), root.join("kafka")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_file() {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
                 found.extend(points_in(&std::fs::read_to_string(path).unwrap()));
             }
         }
@@ -353,6 +356,6 @@ fn every_fail_point_is_in_the_table_and_every_one_of_the_table_is_somewhere() {
         .filter(|name| !name.trim().is_empty() && name.trim() != ",")
         .map(str::to_owned)
         .collect();
-    assert_eq!(found.len(), 8, "{found:?}");
+    assert_eq!(found.len(), 9, "{found:?}");
     assert_eq!(found, table);
 }
