@@ -246,6 +246,19 @@ impl DeadLetter {
         self.delivery.is_none() && self.full_bytes.is_none()
     }
 
+    /// Whether a replay can send it: into a topic, to a webhook that it never was a delivery to, or else as the delivery that it is.
+    ///
+    /// # Errors
+    /// It cannot; why, where there is something to say beyond that.
+    pub fn can_go(&self, into_topic: bool, target: Option<&Target>) -> Result<(), Option<String>> {
+        let is_possible = match target {
+            _ if into_topic => self.is_whole_record(),
+            Some(target) => return self.heading_for(target).map(|_| ()).map_err(Some),
+            None => self.is_replayable(),
+        };
+        is_possible.then_some(()).ok_or(None)
+    }
+
     /// Takes what the decoder of events said about the record.
     pub fn read_as(&mut self, event: Result<Heading, String>) {
         if let (None, Ok(heading)) = (&self.event_type, &event) {

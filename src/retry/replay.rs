@@ -331,11 +331,9 @@ impl Job {
         let stretch = self.stretches.get(&place.partition)?;
         let is_passed = stretch.from <= place.offset && place.offset < stretch.next;
         let is_meant = *self.topic == *place.topic && self.filter.matches(letter);
-        let can_go = match (&self.into, &self.to_webhook) {
-            (Some(_), _) => letter.is_whole_record(),
-            (None, Some(target)) => letter.heading_for(target).is_ok(),
-            (None, None) => letter.is_replayable(),
-        };
+        let can_go = letter
+            .can_go(self.into.is_some(), self.to_webhook.as_ref())
+            .is_ok();
         let is_possible =
             self.deed == Deed::Discard || (can_go && !self.is_too_often(letter.replay_count));
         (is_passed && is_meant && is_possible).then(|| {

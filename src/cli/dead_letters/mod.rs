@@ -74,41 +74,28 @@ fn describe(counts: &Counts) -> String {
             .collect();
         text.push_str(&format!(" ({})", words.join(", ")));
     }
-    if counts.not_replayable > 0 {
-        // What is named one by one has its reason there.
-        let why = if counts.left.is_empty() {
-            " (never a delivery, or cut to fit)"
-        } else {
-            ""
-        };
-        text.push_str(&format!(
-            "; {} more cannot be replayed{why}",
-            counts.not_replayable
-        ));
-    }
-    if counts.replayed_too_often > 0 {
-        text.push_str(&format!(
-            "; {} more were replayed too often before (--max-replays)",
-            counts.replayed_too_often
-        ));
-    }
-    if counts.dead_letters > 0 {
-        text.push_str(&format!(
-            "; {} more are dead letters of that webhook (replay them without --never-delivered)",
-            counts.dead_letters
-        ));
-    }
-    if counts.on_their_way > 0 {
-        text.push_str(&format!(
-            "; {} more are on their way or held",
-            counts.on_their_way
-        ));
-    }
-    if counts.done_before > 0 {
-        text.push_str(&format!(
-            "; {} more were replayed or discarded before",
-            counts.done_before
-        ));
+    // What is named one by one has its reason there.
+    let impossible = if counts.left.is_empty() {
+        "cannot be replayed (never a delivery, or cut to fit)"
+    } else {
+        "cannot be replayed"
+    };
+    for (count, why) in [
+        (counts.not_replayable, impossible),
+        (
+            counts.replayed_too_often,
+            "were replayed too often before (--max-replays)",
+        ),
+        (
+            counts.dead_letters,
+            "are dead letters of that webhook (replay them without --never-delivered)",
+        ),
+        (counts.on_their_way, "are on their way or held"),
+        (counts.done_before, "were replayed or discarded before"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("; {count} more {why}"));
+        }
     }
     text
 }

@@ -95,14 +95,13 @@ impl Replay {
         let output = self.output;
         if let Some(id) = &self.resume {
             // The topic of a job is its own.
-            let topic = replaying.job(id)?.topic;
-            let replaying = super::open(context, Some(&topic))?;
-            let mut job = replaying.job(id)?;
-            let replaying = match job.missed {
+            let found = replaying.job(id)?;
+            let replaying = super::open(context, Some(&found.topic))?;
+            let replaying = match found.missed {
                 Some(_) => replaying.knowing(origin(&config)?),
                 None => replaying,
             };
-            job = replaying.resume(id)?;
+            let mut job = replaying.resume(id)?;
             job.rate = self.rate.or(job.rate);
             return send(&replaying, job, output);
         }

@@ -153,10 +153,15 @@ impl Replaying {
     }
 
     pub(super) fn spans(&self, filter: &LetterFilter) -> Result<Vec<Span>, Error> {
-        let mut spans = spans(&self.connection, &self.letters)?;
+        self.since(&self.letters, filter.since_ms.unwrap_or(0))
+    }
+
+    /// What was written to a topic since a time (Unix milliseconds); all of it where the time is not after 0.
+    pub(super) fn since(&self, topic: &str, since_ms: i64) -> Result<Vec<Span>, Error> {
+        let mut spans = spans(&self.connection, topic)?;
         // Kafka takes negative times for words: -1 is the end, -2 the beginning.
-        if let Some(since_ms) = filter.since_ms.filter(|since_ms| *since_ms > 0) {
-            narrow_to_time(&self.connection, &self.letters, &mut spans, since_ms)?;
+        if since_ms > 0 {
+            narrow_to_time(&self.connection, topic, &mut spans, since_ms)?;
         }
         Ok(spans)
     }
@@ -237,7 +242,7 @@ fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
         return Standing::Done;
     }
     if order.deed == Deed::Replay
-        && let Err(why) = can_go(order, letter)
+        && let Err(why) = letter.can_go(order.into.is_some(), order.to_webhook.as_ref())
     {
         return Standing::Impossible(why);
     }
@@ -249,15 +254,6 @@ fn standing(order: &Order, jobs: &Jobs, letter: &DeadLetter) -> Standing {
     } else {
         Standing::Meant
     }
-}
-
-fn can_go(order: &Order, letter: &DeadLetter) -> Result<(), Option<String>> {
-    let is_possible = match (&order.into, &order.to_webhook) {
-        (Some(_), _) => letter.is_whole_record(),
-        (None, Some(target)) => return letter.heading_for(target).map(|_| ()).map_err(Some),
-        (None, None) => letter.is_replayable(),
-    };
-    if is_possible { Ok(()) } else { Err(None) }
 }
 
 pub(super) fn stretch(span: Span) -> Stretch {

@@ -6,16 +6,15 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::missed::{Missing, SLACK_MS};
 use super::{Error, Replaying};
 use crate::delivery::headers as name;
-use crate::kafka::table::{Span, narrow_to_time, scan, spans};
+use crate::kafka::table::{Span, scan};
 use crate::record::{Record, Source, header_text};
-use crate::retry::replay::{Job, LetterFilter};
+use crate::retry::replay::Job;
 
 /// What came of an event, as far as is known. What is further down says more and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,13 +121,6 @@ impl Replaying {
         ended
     }
 
-    /// What was written to a topic since a time.
-    fn since(&self, topic: &str, since_ms: i64) -> Result<Vec<Span>, Error> {
-        let mut later = spans(&self.connection, topic)?;
-        narrow_to_time(&self.connection, topic, &mut later, since_ms.max(1))?;
-        Ok(later)
-    }
-
     /// Reads what is known of the events of a job. It is read again whenever a job is taken up, so that what has begun meanwhile is not sent again.
     pub(super) fn missing(&self, job: &Job, beat: &mut Beat<'_>) -> Result<Missing, Error> {
         let origin = self.origin()?;
@@ -137,12 +129,17 @@ impl Replaying {
         // A delivery comes after its event, up to what their clocks differ.
         let since_ms = job.filter.since_ms.unwrap_or(0).saturating_sub(SLACK_MS);
         let id = webhook.id.as_str();
-        for topic in [&self.dispatch, &self.held] {
+        let deliveries = [
+            (&self.dispatch, Course::Begun),
+            (&self.held, Course::Begun),
+            (&self.letters, Course::Dead),
+        ];
+        for (topic, course) in deliveries {
             self.listen(topic, &self.since(topic, since_ms)?, beat, |record| {
                 let is_its = header_text(&record.headers, name::WEBHOOK_ID) == Some(id);
                 let source = header_text(&record.headers, name::SOURCE).filter(|_| is_its);
                 if let Some(source) = source.and_then(|source| source.parse().ok()) {
-                    courses.note(&source, Course::Begun);
+                    courses.note(&source, course);
                 }
             })?;
         }
@@ -163,19 +160,6 @@ impl Replaying {
                 }
             })?;
         }
-        let filter = LetterFilter {
-            webhook: job.filter.webhook.clone(),
-            since_ms: Some(since_ms),
-            ..LetterFilter::default()
-        };
-        let letters = Arc::clone(&self.letters);
-        self.listen(&letters, &self.spans(&filter)?, beat, |record| {
-            let is_its = header_text(&record.headers, name::WEBHOOK_ID) == Some(id);
-            let source = header_text(&record.headers, name::SOURCE).filter(|_| is_its);
-            if let Some(source) = source.and_then(|source| source.parse().ok()) {
-                courses.note(&source, Course::Dead);
-            }
-        })?;
         Ok(Missing {
             customer_pointer: origin.customer_pointer.clone(),
             filter: job.filter.clone(),

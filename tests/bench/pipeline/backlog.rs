@@ -73,13 +73,8 @@ fn run(ground: &mut Ground, name: &str, backlog: u64, time: Duration, limit: Dur
     let tally: Tally = ground.receiver.report();
     let wanted = quiet(warm..end);
     println!(
-        "  {name}: {:.2} % in time ({} of {wanted}), p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, worst {:.0} ms; {:.1} s of processor, {:.0} MiB, peak {:.0} MiB",
-        100.0 * tally.distinct as f64 / wanted as f64,
-        tally.distinct,
-        tally.p50_us as f64 / 1e3,
-        tally.p99_us as f64 / 1e3,
-        tally.p999_us as f64 / 1e3,
-        tally.worst_us as f64 / 1e3,
+        "  {name}: {}; {:.1} s of processor, {:.0} MiB, peak {:.0} MiB",
+        tally.in_time(wanted),
         process.processor_seconds() - before,
         process.mebibytes(),
         process.peak_mebibytes(),

@@ -144,13 +144,8 @@ impl Scenario {
         let tally: Tally = ground.receiver.report();
         let wanted = self.expected(warm..end);
         println!(
-            "  {name}: {:.2} % in time ({} of {wanted}), p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, worst {:.0} ms, {} repeated; {} requests to the others; {:.1} s of processor, peak {:.0} MiB",
-            100.0 * tally.distinct as f64 / wanted as f64,
-            tally.distinct,
-            tally.p50_us as f64 / 1e3,
-            tally.p99_us as f64 / 1e3,
-            tally.p999_us as f64 / 1e3,
-            tally.worst_us as f64 / 1e3,
+            "  {name}: {}, {} repeated; {} requests to the others; {:.1} s of processor, peak {:.0} MiB",
+            tally.in_time(wanted),
             tally.repeated,
             tally.others,
             process.processor_seconds() - before,

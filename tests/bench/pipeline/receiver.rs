@@ -39,6 +39,21 @@ pub struct Tally {
     pub others: u64,
 }
 
+impl Tally {
+    /// How many of the deliveries that were wanted arrived in time, and how long they took.
+    pub fn in_time(&self, wanted: u64) -> String {
+        format!(
+            "{:.2} % in time ({} of {wanted}), p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, worst {:.0} ms",
+            100.0 * self.distinct as f64 / wanted as f64,
+            self.distinct,
+            self.p50_us as f64 / 1e3,
+            self.p99_us as f64 / 1e3,
+            self.p999_us as f64 / 1e3,
+            self.worst_us as f64 / 1e3,
+        )
+    }
+}
+
 #[derive(Default)]
 struct Arrivals {
     tally: Tally,
