@@ -2,13 +2,14 @@
 //!
 //! Promises 1 and 2: nothing is skipped because a produce failed. librdkafka gives a record up after its
 //! `message.timeout.ms`; here that is only a pause, the record is produced again until the broker takes it, and until then
-//! nobody is told that it is durable. Only a record that no broker setting would ever take (it is too large, it is malformed) is refused. A fatal
+//! nobody is told that it is durable. Only a record that no broker setting would ever take (it is too large, it is malformed) is refused. What a
+//! broker calls too large is a batch, and librdkafka does not take batches apart: such a record is produced once more, alone. A fatal
 //! error of the idempotent producer ends the process: what was not acknowledged is read again by the next one.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Headers, OwnedHeaders};
@@ -46,6 +47,7 @@ struct Pending(OnWritten);
 struct Again {
     record: Outgoing,
     on_written: OnWritten,
+    alone: bool,
 }
 
 /// What is known of the client beside its queue.
@@ -61,6 +63,8 @@ struct Deliveries {
     again: Mutex<Sender<Again>>,
     known: Arc<Known>,
     metrics: Arc<Metrics>,
+    /// Its client makes batches of one record.
+    alone: bool,
 }
 
 impl ClientContext for Deliveries {
@@ -89,7 +93,7 @@ impl ProducerContext for Deliveries {
                     topic = message.topic(),
                     "a record was acknowledged without an offset, which does not prove that it is there; it is produced again"
                 );
-                self.produce_again(message, pending.0);
+                self.produce_again(message, pending.0, self.alone);
             }
             Ok(message) => {
                 self.known.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -110,23 +114,35 @@ impl ProducerContext for Deliveries {
                     .with_label_values(&[message.topic()])
                     .inc();
                 if let Some(too_large) = is_for_good(failure) {
+                    if too_large && !self.alone {
+                        self.produce_again(message, pending.0, true);
+                        return;
+                    }
                     self.known.waiting.fetch_sub(1, Ordering::AcqRel);
                     (pending.0)(Err(refusal(record_of(message), failure, too_large)));
                     return;
                 }
                 warn!(topic = message.topic(), %failure, "a produce failed; it is tried again");
-                self.produce_again(message, pending.0);
+                self.produce_again(message, pending.0, self.alone);
             }
         }
     }
 }
 
 impl Deliveries {
-    fn produce_again(&self, message: &impl Message<Headers: Headers>, on_written: OnWritten) {
-        let record = record_of(message);
+    fn produce_again(
+        &self,
+        message: &impl Message<Headers: Headers>,
+        on_written: OnWritten,
+        alone: bool,
+    ) {
         let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         // When nobody listens the process is ending, and the record is produced by the next one.
-        let _ = again.send(Again { record, on_written });
+        let _ = again.send(Again {
+            record: record_of(message),
+            on_written,
+            alone,
+        });
     }
 }
 
@@ -164,11 +180,19 @@ pub struct Producer {
     again: Sender<Again>,
 }
 
-/// librdkafka's queue, and what is known of it.
+/// librdkafka's queues, and what is known of them.
 #[derive(Clone)]
 struct Queue {
-    inner: Arc<ThreadedProducer<Deliveries>>,
+    clients: Arc<Clients>,
     known: Arc<Known>,
+}
+
+struct Clients {
+    usual: ThreadedProducer<Deliveries>,
+    /// For records whose batch was too large; made when there is a first.
+    alone: OnceLock<Result<ThreadedProducer<Deliveries>, KafkaError>>,
+    /// Makes it.
+    make_alone: Box<dyn Fn() -> Result<ThreadedProducer<Deliveries>, KafkaError> + Send + Sync>,
 }
 
 impl Producer {
@@ -176,20 +200,34 @@ impl Producer {
     pub fn start(settings: &ClientConfig, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let (again, to_repeat) = mpsc::channel();
         let known = Arc::new(Known::default());
-        let inner: ThreadedProducer<Deliveries> = settings.create_with_context(Deliveries {
-            again: Mutex::new(again.clone()),
-            known: Arc::clone(&known),
-            metrics,
-        })?;
+        let (sender, facts) = (Mutex::new(again.clone()), Arc::clone(&known));
+        let deliveries = move |alone| Deliveries {
+            again: Mutex::new(
+                sender
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+            ),
+            known: Arc::clone(&facts),
+            metrics: Arc::clone(&metrics),
+            alone,
+        };
+        let mut singly = settings.clone();
+        singly.set("batch.num.messages", "1");
+        let clients = Clients {
+            usual: settings.create_with_context(deliveries(false))?,
+            alone: OnceLock::new(),
+            make_alone: Box::new(move || singly.create_with_context(deliveries(true))),
+        };
         let queue = Queue {
-            inner: Arc::new(inner),
+            clients: Arc::new(clients),
             known: Arc::clone(&known),
         };
-        // The thread must not keep the client alive, nor itself: it ends when the last sender is gone with the client.
-        let weak = Arc::downgrade(&queue.inner);
+        // The thread must not keep the clients alive, nor itself: it ends when the last sender is gone with the clients.
+        let weak = Arc::downgrade(&queue.clients);
         let revive = move || {
             Some(Queue {
-                inner: weak.upgrade()?,
+                clients: weak.upgrade()?,
                 known: Arc::clone(&known),
             })
         };
@@ -206,13 +244,18 @@ impl Producer {
     /// Not from within an [`OnWritten`], whose thread is the one that empties the queue: see [`Producer::send_later`].
     pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
         self.queue.known.waiting.fetch_add(1, Ordering::AcqRel);
-        self.queue.enqueue(record, on_written);
+        self.queue
+            .enqueue(&self.queue.clients.usual, record, on_written);
     }
 
     /// Hands over a record without ever waiting; it is produced within about a second.
     pub fn send_later(&self, record: Outgoing, on_written: OnWritten) {
         self.queue.known.waiting.fetch_add(1, Ordering::AcqRel);
-        let _ = self.again.send(Again { record, on_written });
+        let _ = self.again.send(Again {
+            record,
+            on_written,
+            alone: false,
+        });
     }
 
     /// Hands over a record and waits until it is durable: for commands, not for the pipeline.
@@ -256,19 +299,44 @@ impl Producer {
 
     /// Waits until all that was handed over is acknowledged, or the limit is over; `false` then.
     pub fn flush(&self, limit: Duration) -> bool {
-        let _ = self.queue.inner.flush(limit);
+        let until = Instant::now() + limit;
+        let _ = self.queue.clients.usual.flush(limit);
+        if let Some(Ok(alone)) = self.queue.clients.alone.get() {
+            let _ = alone.flush(until.saturating_duration_since(Instant::now()));
+        }
         self.waiting() == 0
     }
 
     /// Whether the broker answers.
     pub fn reaches_broker(&self, limit: Duration) -> Result<(), Error> {
-        self.queue.inner.client().fetch_metadata(None, limit)?;
+        self.queue
+            .clients
+            .usual
+            .client()
+            .fetch_metadata(None, limit)?;
         Ok(())
     }
 }
 
 impl Queue {
-    fn enqueue(&self, record: &Outgoing, on_written: OnWritten) {
+    /// Produces a record by itself.
+    fn enqueue_alone(&self, record: &Outgoing, on_written: OnWritten) {
+        let alone = &self.clients.alone;
+        match alone.get_or_init(|| (self.clients.make_alone)()) {
+            Ok(client) => self.enqueue(client, record, on_written),
+            Err(failure) => {
+                self.known.waiting.fetch_sub(1, Ordering::AcqRel);
+                on_written(Err(refusal(record.clone(), failure, true)));
+            }
+        }
+    }
+
+    fn enqueue(
+        &self,
+        client: &ThreadedProducer<Deliveries>,
+        record: &Outgoing,
+        on_written: OnWritten,
+    ) {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for header in &record.headers {
             headers = headers.insert(rdkafka::message::Header {
@@ -286,7 +354,7 @@ impl Queue {
             message = message.payload(payload);
         }
         loop {
-            match self.inner.send(message) {
+            match client.send(message) {
                 Ok(()) => return,
                 Err((failure, back)) => {
                     if let Some(too_large) = is_for_good(&failure) {
@@ -323,7 +391,11 @@ fn repeat(to_repeat: &Receiver<Again>, queue: impl Fn() -> Option<Queue>) {
         }
         let Some(queue) = queue() else { return };
         for again in batch {
-            queue.enqueue(&again.record, again.on_written);
+            if again.alone {
+                queue.enqueue_alone(&again.record, again.on_written);
+            } else {
+                queue.enqueue(&queue.clients.usual, &again.record, again.on_written);
+            }
         }
     }
 }

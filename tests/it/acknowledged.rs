@@ -60,3 +60,50 @@ fn a_record_that_is_acknowledged_is_in_its_topic_even_when_the_topic_was_made_ju
         cluster.delete_topic(&topic);
     }
 }
+
+/// A broker's limit is that of a batch: what would fit by itself is in its topic all the same.
+#[test]
+fn only_a_record_that_is_too_large_by_itself_is_refused() {
+    const RECORDS: usize = 60;
+    let cluster = Cluster::named("too-large");
+    let connection = Connection {
+        bootstrap_servers: cluster.bootstrap().to_owned(),
+        client_id: "test".to_owned(),
+        // All of them in one batch.
+        producer_properties: [("linger.ms", "300")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..Connection::default()
+    };
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let producer = Producer::start(&connection.producer(), metrics).unwrap();
+    let topic = cluster.create_topic("small", 1, &[("max.message.bytes", "2000")]);
+    let (answer, answered) = mpsc::channel();
+    for record in 0..RECORDS {
+        let answer = answer.clone();
+        // Bytes that no compression makes less; the last one is too large.
+        let bytes = if record + 1 < RECORDS { 600 } else { 3000 };
+        let mut payload = vec![0; bytes];
+        getrandom::fill(&mut payload).unwrap();
+        let outgoing = Outgoing {
+            topic: topic.as_str().into(),
+            key: Some(format!("{record}").into()),
+            payload: Some(payload.into()),
+            headers: Vec::new(),
+        };
+        producer.send(
+            &outgoing,
+            Box::new(move |written| {
+                let _ = answer.send((record, written.map_err(|refused| refused.too_large)));
+            }),
+        );
+    }
+    for _ in 0..RECORDS {
+        let (record, written) = answered.recv_timeout(Duration::from_secs(30)).unwrap();
+        let is_last = record + 1 == RECORDS;
+        assert_eq!(written.err(), is_last.then_some(true), "record {record}");
+    }
+    assert_eq!(cluster.consume_all(&topic).len(), RECORDS - 1);
+    assert_eq!(producer.waiting(), 0);
+    cluster.delete_topic(&topic);
+}

@@ -64,7 +64,8 @@ pub struct Follower {
     names: Names,
     oracle: Arc<Mutex<Oracle>>,
     positions: Arc<Mutex<HashMap<(String, i32), i64>>>,
-    askers: Vec<BaseConsumer>,
+    /// One for each group. Made anew when one does not answer: the broker may have been killed under it (CHAOS.md, "Known").
+    askers: Mutex<Vec<BaseConsumer>>,
     end: Arc<AtomicBool>,
     reader: Arc<BaseConsumer>,
     thread: Option<JoinHandle<()>>,
@@ -88,6 +89,14 @@ fn consumer(bootstrap: &str, group: &str) -> BaseConsumer {
     config.create().unwrap()
 }
 
+fn askers_of(names: &Names) -> Vec<BaseConsumer> {
+    let stages = names.stages();
+    let groups = stages.iter();
+    groups
+        .map(|(group, _)| consumer(&names.bootstrap, group))
+        .collect()
+}
+
 impl Follower {
     pub fn start(names: Names, oracle: Arc<Mutex<Oracle>>) -> Self {
         let reader = Arc::new(consumer(&names.bootstrap, "chaos.follower"));
@@ -99,11 +108,7 @@ impl Follower {
             }
         }
         reader.assign(&list).unwrap();
-        let askers = names
-            .stages()
-            .iter()
-            .map(|(group, _)| consumer(&names.bootstrap, group))
-            .collect();
+        let askers = Mutex::new(askers_of(&names));
         let end = Arc::new(AtomicBool::new(false));
         let positions = Arc::new(Mutex::new(HashMap::new()));
         let told = Telling {
@@ -185,13 +190,24 @@ impl Follower {
             let list = places(asker, topics, Offset::Invalid)?;
             Some(by_place(&asker.committed_offsets(list, ANSWER).ok()?))
         };
-        self.askers.iter().zip(&stages).map(of_stage).collect()
+        self.ask(|askers| askers.iter().zip(&stages).map(of_stage).collect())
     }
 
     fn ends(&self, topics: &[&str]) -> Option<ByPlace> {
-        let asker = self.askers.first()?;
-        let list = places(asker, topics, Offset::End)?;
-        Some(by_place(&asker.offsets_for_times(list, ANSWER).ok()?))
+        self.ask(|askers| {
+            let asker = askers.first()?;
+            let list = places(asker, topics, Offset::End)?;
+            Some(by_place(&asker.offsets_for_times(list, ANSWER).ok()?))
+        })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&[BaseConsumer]) -> Option<T>) -> Option<T> {
+        let mut askers = hold(&self.askers);
+        let answer = question(&askers);
+        if answer.is_none() {
+            *askers = askers_of(&self.names);
+        }
+        answer
     }
 
     /// 5: every partition that a group reads, with its commit and its end; `None` where the broker did not answer.
