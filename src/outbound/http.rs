@@ -3,11 +3,14 @@
 //! Keeps promise 4 (one deadline covers everything from DNS to the last body byte; no body is read beyond a cap) and
 //! promise 7 (addresses are checked where the connection is made, so a name that changes its address gains nothing).
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect;
@@ -19,9 +22,11 @@ use super::verdict::{Failure, FailureKind, Verdict, judge_failure, judge_status}
 
 mod failure;
 mod names;
+mod plain;
 
 use failure::{Reached, ResolveError};
 use names::Names;
+use plain::PlainClient;
 
 /// How long a resolver may take, where the limit for connecting is not sooner.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,8 +106,10 @@ pub struct Client {
     guard: Arc<Guard>,
     /// For receivers whose certificate is checked. An error where this machine has no list of trusted authorities.
     checking: Result<reqwest::Client, String>,
-    /// For `verify_ssl = false`, and for plain http.
+    /// For `verify_ssl = false`.
     trusting: reqwest::Client,
+    /// For http without TLS.
+    plain: PlainClient,
     connect_timeout: Duration,
     response_body_bytes: usize,
 }
@@ -135,8 +142,9 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = Arc::new(GuardedResolver {
             guard: Arc::clone(&guard),
-            names: Arc::new(names),
+            names,
         });
+        let shared = Arc::new(SharedResolver(Arc::clone(&resolver)));
         let builder = || {
             let builder = reqwest::Client::builder();
             let builder = match authority.clone() {
@@ -149,7 +157,7 @@ impl Client {
                 .retry(reqwest::retry::never())
                 .no_proxy()
                 .referer(false)
-                .dns_resolver(Arc::clone(&resolver))
+                .dns_resolver(Arc::clone(&shared))
                 .connect_timeout(connect_timeout)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .pool_idle_timeout(IDLE_TIMEOUT)
@@ -164,6 +172,7 @@ impl Client {
                 .build()
                 .map_err(|error| failure::innermost(&error)),
             trusting: trusting.map_err(|error| ClientError(failure::innermost(&error)))?,
+            plain: PlainClient::new(resolver, connect_timeout),
             connect_timeout,
             response_body_bytes,
         })
@@ -188,65 +197,87 @@ impl Client {
             };
             return Sent::failed(failure, started.elapsed());
         }
+        let reached = Reached {
+            url: &endpoint.url,
+            connect_timeout: self.connect_timeout,
+        };
+        let method = endpoint.method.clone();
+        if endpoint.url.scheme() == "http" {
+            let answer = self.plain.send(method, &endpoint.url, headers, body);
+            let answer = async { answer.await.map_err(|error| error.told(reached)) };
+            return self.within(endpoint.timeout, started, answer).await;
+        }
         let client = match &self.checking {
             Ok(client) if endpoint.verify_ssl => client,
-            Err(trouble) if endpoint.verify_ssl && endpoint.url.scheme() == "https" => {
+            Err(trouble) if endpoint.verify_ssl => {
                 return Sent::failed(failure::no_authorities(trouble), started.elapsed());
             }
             _ => &self.trusting,
         };
-        let mut request = reqwest::Request::new(endpoint.method.clone(), endpoint.url.clone());
+        let mut request = reqwest::Request::new(method, endpoint.url.clone());
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
-        let deadline = started + endpoint.timeout;
-        match timeout_at(deadline, client.execute(request)).await {
+        let answer = async {
+            let answer = client.execute(request).await;
+            answer
+                .map(hyper::Response::<reqwest::Body>::from)
+                .map_err(|error| {
+                    failure::classify(&error, error.is_connect(), error.is_timeout(), reached)
+                })
+        };
+        self.within(endpoint.timeout, started, answer).await
+    }
+
+    /// Waits for the head of an answer, and reads what of its body there is time for.
+    async fn within<B>(
+        &self,
+        timeout: Duration,
+        started: Instant,
+        answer: impl Future<Output = Result<hyper::Response<B>, Failure>>,
+    ) -> Sent
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let deadline = started + timeout;
+        match timeout_at(deadline, answer).await {
             Ok(Ok(response)) => self.read(response, started, deadline).await,
-            Ok(Err(error)) => {
-                let reached = Reached {
-                    url: &endpoint.url,
-                    connect_timeout: self.connect_timeout,
-                };
-                Sent::failed(failure::classify(&error, reached), started.elapsed())
-            }
-            Err(_) => Sent::failed(
-                failure::deadline_passed(endpoint.timeout),
-                started.elapsed(),
-            ),
+            Ok(Err(failure)) => Sent::failed(failure, started.elapsed()),
+            Err(_) => Sent::failed(failure::deadline_passed(timeout), started.elapsed()),
         }
     }
 
-    async fn read(
+    async fn read<B>(
         &self,
-        mut response: reqwest::Response,
+        response: hyper::Response<B>,
         started: Instant,
         deadline: Instant,
-    ) -> Sent {
-        let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get_all(RETRY_AFTER)
-            .iter()
-            .cloned()
-            .collect();
-        let headers = capped(std::mem::take(response.headers_mut()));
-        let expected = response
-            .content_length()
-            .and_then(|length| usize::try_from(length).ok())
-            .unwrap_or(0);
+    ) -> Sent
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (head, mut incoming) = response.into_parts();
+        let status = head.status.as_u16();
+        let retry_after = head.headers.get_all(RETRY_AFTER).iter().cloned().collect();
+        let headers = capped(head.headers);
+        let expected = incoming.size_hint().exact();
+        let expected = expected.and_then(|length| usize::try_from(length).ok());
+        let expected = expected.unwrap_or(0);
         // Copied, not sliced: a slice would keep hyper's whole read buffer alive for as long as the history holds it.
         let mut body = Vec::with_capacity(expected.min(self.response_body_bytes));
         let until = deadline.min(Instant::now() + BODY_TIMEOUT);
         let truncated = loop {
-            match timeout_at(until, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
+            match timeout_at(until, incoming.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    // Trailers are nothing that anybody asks for.
+                    let chunk = frame.into_data().unwrap_or_default();
                     let room = self.response_body_bytes - body.len();
                     body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
                     if chunk.len() > room {
                         break true;
                     }
                 }
-                Ok(Ok(None)) => break false,
-                Ok(Err(_)) | Err(_) => break true,
+                Ok(None) => break false,
+                Ok(Some(Err(_))) | Err(_) => break true,
             }
         };
         let duration = started.elapsed();
@@ -286,16 +317,25 @@ fn capped(headers: HeaderMap) -> HeaderMap {
 /// Asks the system, and lets through only the addresses that may be reached.
 struct GuardedResolver {
     guard: Arc<Guard>,
-    names: Arc<Names>,
+    names: Names,
 }
 
-impl Resolve for GuardedResolver {
+impl GuardedResolver {
+    /// The addresses of a name that may be reached; never none.
+    async fn reachable(&self, name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+        let found = self.names.look_up(name).await?;
+        only_reachable(&self.guard, found.into_iter())
+    }
+}
+
+/// For reqwest.
+struct SharedResolver(Arc<GuardedResolver>);
+
+impl Resolve for SharedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = Arc::clone(&self.guard);
-        let names = Arc::clone(&self.names);
+        let resolver = Arc::clone(&self.0);
         Box::pin(async move {
-            let found = names.look_up(name.as_str()).await?.into_iter();
-            let reachable = only_reachable(&guard, found)?;
+            let reachable = resolver.reachable(name.as_str()).await?;
             Ok(Box::new(reachable.into_iter()) as Addrs)
         })
     }

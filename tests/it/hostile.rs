@@ -109,7 +109,7 @@ fn all() -> Vec<Hostile> {
     };
     vec![
         floods("wh_slow_head", "timeout", spent, ok, b"x".to_vec(), 100),
-        floods("wh_early", "timeout", spent, b"", early, 5),
+        floods("wh_early", "timeout", spent, b"", early.repeat(1000), 0),
         floods(
             "wh_headers",
             "protocol",

@@ -69,8 +69,13 @@ pub(super) fn no_authorities(trouble: &str) -> Failure {
     failure(FailureKind::Tls, message)
 }
 
-/// The class and the message of an error that came instead of an answer.
-pub(super) fn classify(error: &reqwest::Error, reached: Reached<'_>) -> Failure {
+/// The class and the message of an error that came instead of an answer: `connecting` while there was no connection yet, `late` because a limit of time passed.
+pub(super) fn classify(
+    error: &(dyn Error + 'static),
+    connecting: bool,
+    late: bool,
+    reached: Reached<'_>,
+) -> Failure {
     if let Some(resolve_error) = find::<ResolveError>(error) {
         return unresolved(resolve_error, reached);
     }
@@ -78,7 +83,7 @@ pub(super) fn classify(error: &reqwest::Error, reached: Reached<'_>) -> Failure 
         return failure(FailureKind::Tls, untrusted(tls_error, reached));
     }
     let io_kind = root_io_kind(error);
-    if error.is_timeout() && error.is_connect() {
+    if late && connecting {
         let cause = if reached.url.scheme() == "https" {
             "the host is down, a firewall drops the packets, or the TLS handshake stalls"
         } else {
@@ -90,13 +95,13 @@ pub(super) fn classify(error: &reqwest::Error, reached: Reached<'_>) -> Failure 
         );
         return failure(FailureKind::Timeout, message);
     }
-    if error.is_timeout() {
+    if late {
         return failure(
             FailureKind::Timeout,
             format!("the connection to {reached} went silent"),
         );
     }
-    if error.is_connect() {
+    if connecting {
         return unconnected(error, io_kind, reached);
     }
     failure(FailureKind::Protocol, unanswered(error, io_kind, reached))
@@ -125,7 +130,7 @@ fn unresolved(error: &ResolveError, reached: Reached<'_>) -> Failure {
 }
 
 fn unconnected(
-    error: &reqwest::Error,
+    error: &(dyn Error + 'static),
     io_kind: Option<io::ErrorKind>,
     reached: Reached<'_>,
 ) -> Failure {
@@ -155,7 +160,7 @@ fn unconnected(
 }
 
 fn unanswered(
-    error: &reqwest::Error,
+    error: &(dyn Error + 'static),
     io_kind: Option<io::ErrorKind>,
     reached: Reached<'_>,
 ) -> String {
@@ -232,12 +237,12 @@ fn unknown_issuer() -> String {
 }
 
 /// The first error of a type in the chain.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|each| each.downcast_ref())
 }
 
 /// The kind of the deepest I/O error: those above it are mere wrappers, of kind `Other`.
-fn root_io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+pub(super) fn root_io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     chain(error)
         .filter_map(|each| each.downcast_ref())
         .last()
@@ -245,7 +250,7 @@ fn root_io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
 }
 
 /// The words of the root of an error. Never those of reqwest's own error, which may repeat the URL.
-pub(super) fn innermost(error: &reqwest::Error) -> String {
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let root = chain(error).skip(1).last();
     root.map_or_else(
         || "the request could not be made".to_owned(),

@@ -1,6 +1,9 @@
 //! Hostile receivers, one after another through one client: each has its outcome, costs bounded time and bytes, and
 //! leaves the client healthy. Byte-wise heads, resets, HTTP/0.9, redirects and TLS have their tests beside this file.
 
+use std::cell::Cell;
+use std::io::{Read, Write};
+
 use super::*;
 
 /// What a receiver may push into a connection before it is closed on it: mostly the socket buffers of the kernel.
@@ -53,6 +56,7 @@ fn all() -> Vec<Hostile> {
         ),
         hostile("a gzip bomb", gzip, Some((&[0; 65_536], 0)), Success),
         hostile("endless 1xx, slow", "", Some((early, 20)), Timeout),
+        hostile("endless 1xx", "", Some((early, 0)), Timeout),
         hostile(
             "100,000 headers",
             format!("{ok}{}\r\n", "a: b\r\n".repeat(100_000)),
@@ -143,41 +147,46 @@ async fn every_hostile_receiver_has_its_outcome_in_bounded_time_and_bytes_and_ha
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The receiver shares its thread with the client, so it cannot send while it is being read. One that can, by plain http on a fast
-/// line, holds up the whole shard: hyper reads on for as long as every read fills its buffer (RUNBOOK.md names it).
+/// Sent from a thread of its own, as fast as the wire takes it. Counted in turns of the runtime, not in time: what is taken between two turns of
+/// others is what they wait for.
 #[tokio::test]
-async fn a_dense_chain_of_1xx_ends_with_the_attempt_and_its_connection_too() {
-    let ended = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&ended);
-    let receiver = Receiver::new(move |mut stream| {
-        let counter = Arc::clone(&counter);
-        async move {
-            let _ = read_request(&mut stream).await;
-            let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
-            while stream.write_all(&many).await.is_ok() {
-                tokio::task::yield_now().await;
-            }
-            counter.fetch_add(1, Ordering::SeqCst);
+async fn endless_1xx_on_a_fast_line_let_others_have_their_turns_and_end_with_the_attempt() {
+    /// Twice the read buffer of plain http.
+    const MOST_A_TURN: usize = 128 << 10;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let pushed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pushed);
+    let flood = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+        while stream.write_all(&many).is_ok() {
+            counter.fetch_add(many.len(), Ordering::SeqCst);
         }
-    })
-    .await;
-    let good = Receiver::replying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    });
     let client = client();
-    let (hostile_url, good_url) = (receiver.url(), good.url());
-    let beside = async {
-        for _ in 0..5 {
-            sleep(Duration::from_millis(50)).await;
-            let sent = attempt(&client, &good_url, Duration::from_secs(10)).await;
-            assert_eq!(sent.status, Some(200), "{sent:?}");
+    let (turns, is_over) = (Cell::new(0), Cell::new(false));
+    let others = async {
+        while !is_over.get() {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
         }
     };
-    let (sent, ()) = tokio::join!(attempt(&client, &hostile_url, TIMEOUT), beside);
+    let attempted = async {
+        let sent = attempt(&client, &url, TIMEOUT).await;
+        is_over.set(true);
+        sent
+    };
+    let (sent, ()) = tokio::join!(attempted, others);
     failed(&sent, FailureKind::Timeout);
-    for _ in 0..200 {
-        if ended.load(Ordering::SeqCst) == 1 {
-            return;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    panic!("it is still being read");
+    // The connection is closed, which ends the flood.
+    tokio::task::spawn_blocking(|| flood.join().unwrap())
+        .await
+        .unwrap();
+    let (pushed, turns) = (pushed.load(Ordering::SeqCst), turns.get());
+    assert!(
+        pushed <= MOST_PUSHED + turns * MOST_A_TURN,
+        "{pushed} bytes in {turns} turns"
+    );
 }
