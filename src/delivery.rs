@@ -30,6 +30,8 @@ pub mod headers {
     pub const SOURCE_TIMESTAMP: &str = "postrider-source-timestamp";
     pub const CREATED_AT: &str = "postrider-created-at";
     pub const URL: &str = "postrider-url";
+    /// The webhook that the event carried for itself, sealed; or why it cannot be used.
+    pub const INLINE_WEBHOOK: &str = "postrider-inline-webhook";
     /// Whose the delivery is: the customer of its webhook when the delivery was made.
     pub const CUSTOMER: &str = "postrider-customer";
     /// W3C trace context of the span that wrote the delivery to `dispatch`; only where the trace is recorded.
@@ -224,6 +226,8 @@ pub struct Delivery {
     pub replay_count: u32,
     /// Another URL than the webhook's, set by a replay.
     pub url: Option<String>,
+    /// The webhook that the event carried for itself, sealed, where it goes to that; or why that cannot be used (`subscription::inline`).
+    pub inline: Option<String>,
     pub traced: Traced,
     pub source: Source,
     pub source_timestamp_ms: Option<i64>,
@@ -258,6 +262,7 @@ impl Delivery {
             replay_id: None,
             replay_count: 0,
             url: None,
+            inline: None,
             traced: Traced::default(),
             source,
             source_timestamp_ms: record.timestamp_ms,
@@ -341,6 +346,7 @@ impl Delivery {
             (self.replay_count > 0).then(|| self.replay_count.to_string()),
         );
         optional(name::URL, self.url.clone());
+        optional(name::INLINE_WEBHOOK, self.inline.clone());
         let context = |context: Option<Context>| context.map(|context| context.to_string());
         optional(name::TRACEPARENT, context(self.traced.publish));
         optional(name::ATTEMPT_TRACEPARENT, context(self.traced.attempt));
@@ -383,6 +389,7 @@ impl Delivery {
             replay_id: header_text(list, name::REPLAY_ID).map(str::to_owned),
             replay_count: number(list, name::REPLAY_COUNT)?.unwrap_or(0),
             url: header_text(list, name::URL).map(str::to_owned),
+            inline: header_text(list, name::INLINE_WEBHOOK).map(str::to_owned),
             traced: Traced {
                 publish: context(name::TRACEPARENT),
                 attempt: context(name::ATTEMPT_TRACEPARENT),

@@ -31,4 +31,6 @@ pub struct Event {
     pub customer: Option<String>,
     /// The parsed body, for filters.
     pub body: Value,
+    /// The webhook that the event carries for itself, as its producer wrote it. Neither `body` nor what is left of the record has it.
+    pub inline: Option<Value>,
 }

@@ -14,7 +14,7 @@ use super::past::{Known, time};
 use super::{Error, Running};
 use crate::config::Config;
 use crate::event::Event;
-use crate::intake::decode::{Decoded, decode};
+use crate::intake::decode::{Decoded, Reading, decode};
 use crate::kafka::settings::Connection;
 use crate::kafka::topics;
 use crate::matching::explain::Fate;
@@ -25,7 +25,7 @@ use crate::pipeline::replaying::Replaying;
 use crate::pipeline::{admission, now_ms, test_event};
 use crate::record::{Header, Outgoing, Record, SourceOffset};
 use crate::samples;
-use crate::subscription::{Draft, Edited, FieldError, Subscription, WebhookId};
+use crate::subscription::{Draft, Edited, FieldError, Subscription, WebhookId, inline};
 use crate::token::Token;
 use crate::web::api::events::{Explained, Placed, Read, Submission};
 use crate::web::api::past::Past;
@@ -72,7 +72,7 @@ pub(super) async fn serve(
             readings: AtomicUsize::new(0),
         },
         guard: Guard::new(config.outbound.allow_networks.clone()),
-        customer_pointer: config.intake.customer_pointer.clone(),
+        reading: super::reading(config),
         sources: config.intake.topics.clone(),
         connection: connection.clone(),
         changes,
@@ -110,7 +110,7 @@ struct Stood {
     changes: Changes,
     guard: Guard,
     connection: Connection,
-    customer_pointer: String,
+    reading: Reading,
     sources: Vec<String>,
 }
 
@@ -208,7 +208,12 @@ impl Behind for Stood {
         webhook: &Subscription,
         event_type: Option<&str>,
     ) -> Result<(String, String), Problem> {
-        let made = test_event::delivery(webhook, event_type, &self.customer_pointer, now_ms());
+        let made = test_event::delivery(
+            webhook,
+            event_type,
+            &self.reading.customer_pointer,
+            now_ms(),
+        );
         let delivery = made.map_err(|why| Problem::at("/event_type", why))?;
         let record = delivery.to_record(&self.running.ways.topics.dispatch, true);
         let written = self
@@ -221,16 +226,21 @@ impl Behind for Stood {
     }
 
     fn read_event(&self, event: &Submission) -> Result<Read, String> {
-        match decode(&Self::record(event), &self.customer_pointer) {
+        match decode(&mut Self::record(event), &self.reading) {
             Decoded::Event(Event {
                 event_type,
                 customer,
                 body,
-            }) => Ok(Read {
-                event_type,
-                customer,
-                body,
-            }),
+                inline: carried,
+            }) => {
+                carried.as_ref().map_or(Ok(()), inline::check)?;
+                Ok(Read {
+                    event_type,
+                    customer,
+                    body,
+                    carries_webhook: carried.is_some(),
+                })
+            }
             Decoded::Tombstone => Err("it is empty".to_owned()),
             Decoded::Undecodable(why) => Err(why),
         }
@@ -277,6 +287,7 @@ impl Behind for Stood {
             event_type: event.event_type.clone(),
             customer: event.customer.clone(),
             body: event.body.clone(),
+            inline: None,
         };
         let verdict = crate::matching::explain::explain(webhook, &event);
         Explained {

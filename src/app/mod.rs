@@ -50,7 +50,7 @@ use crate::web::{self, Inside};
 use health::{Running, Sources};
 use history::History;
 pub use history::open_store;
-pub use prepare::{connection, origin, planned, reached, sealing_key};
+pub use prepare::{connection, origin, planned, reached, reading, sealing_key};
 pub use stages::Stages;
 use stages::Starter;
 
@@ -150,7 +150,7 @@ impl App {
         let cursors = Arc::new(Cursors::default());
         let key = sealing_key(config)?;
         let hold_after = Duration::from_secs(config.retry.hold_after_seconds);
-        let conditions = Arc::new(Conditions::new(hold_after, key.clone()));
+        let conditions = Arc::new(Conditions::new(hold_after));
         let written = Arc::new(Written::default());
         let followers = vec![
             followers::catalog(
@@ -171,6 +171,7 @@ impl App {
             conditions,
             paces: ArcSwap::from_pointee(stages::paces(config)),
             alerts: Alerts::default(),
+            key: key.clone(),
             metrics: Arc::clone(&metrics),
             tracer: prepare::tracer(config, &metrics)?,
             group: config.kafka.group_id.clone(),

@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::Error;
 use crate::config::{self, Config, Secret};
+use crate::intake::decode::Reading;
 use crate::kafka::topics::{self, Cluster, Finding, Plan};
 use crate::kafka::{self, settings::Connection};
 use crate::matching::catalog::Catalog;
@@ -35,12 +36,20 @@ pub fn connection(config: &Config) -> Connection {
     }
 }
 
+/// How a configuration's events are read.
+pub fn reading(config: &Config) -> Reading {
+    Reading {
+        customer_pointer: config.intake.customer_pointer.clone(),
+        inline_webhooks: config.intake.inline_webhooks,
+    }
+}
+
 /// Where a configuration's events come from, for replays of what a webhook missed.
 pub fn origin(config: &Config, catalog: Arc<Catalog>) -> Origin {
     let topics = Topics::new(&config.kafka.topic_prefix);
     Origin {
         sources: config.intake.topics.clone(),
-        customer_pointer: config.intake.customer_pointer.clone(),
+        reading: reading(config),
         catalog,
         attempts: config.history.attempts.then_some(topics.attempts),
     }

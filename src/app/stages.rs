@@ -138,7 +138,7 @@ impl Starter<'_> {
         };
         let stage = Route {
             ways: Arc::clone(self.ways),
-            customer_pointer: intake.customer_pointer.clone(),
+            reading: super::reading(self.config),
             max_open_events: intake.max_open_events,
         };
         self.read(

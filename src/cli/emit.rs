@@ -115,7 +115,7 @@ impl Emit {
         if self.event_type.is_some() {
             return self.event_type.clone();
         }
-        let record = Record {
+        let mut record = Record {
             topic: "".into(),
             partition: 0,
             offset: SourceOffset(0),
@@ -124,7 +124,7 @@ impl Emit {
             payload: file.map(Bytes::copy_from_slice),
             headers: self.record_headers(),
         };
-        match decode(&record, &config.intake.customer_pointer) {
+        match decode(&mut record, &app::reading(config)) {
             Decoded::Event(event) => Some(event.event_type),
             Decoded::Tombstone | Decoded::Undecodable(_) => None,
         }

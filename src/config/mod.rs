@@ -186,6 +186,11 @@ impl Config {
             );
             reader.fail("intake.topics", None, message);
         }
+        if self.intake.inline_webhooks && self.secrets.key.expose().is_none() {
+            let message = "needs secrets.key, because the webhooks that events carry are encrypted in our topics; make a key \
+                           with: head -c 32 /dev/urandom | base64";
+            reader.fail("intake.inline_webhooks", None, message);
+        }
     }
 }
 

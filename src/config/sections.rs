@@ -26,6 +26,8 @@ pub struct Intake {
     pub start: Start,
     /// JSON pointer to the customer in an event; empty: events have none.
     pub customer_pointer: String,
+    /// Whether an event may carry a webhook for itself, which is then delivered to.
+    pub inline_webhooks: bool,
     /// Records of one instance that may wait for Kafka's acknowledgement before no more events are read; at twice as many no request is
     /// begun. What was done and is not committed when a session is lost is done again by the next owner, so this bounds how
     /// much. At 10 ms for an acknowledgement 250 allow 25,000 events and 50,000 requests a second.
@@ -45,6 +47,7 @@ impl Default for Intake {
             .to_vec(),
             start: Start::Latest,
             customer_pointer: "/customer".to_owned(),
+            inline_webhooks: false,
             max_open_events: 250,
         }
     }
@@ -68,6 +71,7 @@ impl Intake {
                 &default.customer_pointer,
                 check_pointer,
             ),
+            inline_webhooks: section.boolean("inline_webhooks", default.inline_webhooks),
             max_open_events: section.whole(
                 "max_open_events",
                 default.max_open_events,

@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (9, 45));
+    assert_eq!((sections.len(), keys.len()), (9, 46));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -111,7 +111,7 @@ fn every_key_can_be_overridden_by_the_environment() {
             "web.telemetry_listen" => (variable, "[::1]:9"),
             "secrets.key" => (variable, "abc"),
             // Refused without a key, which `problem` below shows.
-            "secrets.old_keys" => continue,
+            "secrets.old_keys" | "intake.inline_webhooks" => continue,
             "log.format" => (variable, "json"),
             "log.level" => (variable, "trace"),
             "outbound.memory_bytes" => (variable, "2097152"),
@@ -217,6 +217,7 @@ fn wrong_values_are_refused_with_their_key_and_the_cure() {
             "Kafka does not speak http",
         ),
         ("[intake]\ntopics = []", "at least one topic"),
+        ("[intake]\ninline_webhooks = true", "needs secrets.key"),
         ("[intake]\ntopics = \"a\"", "must be a list"),
         ("[intake]\ntopics = [\"a b\"]", "entry 1: must be"),
         ("[intake]\ntopics = [\"^\"]", "empty regular expression"),

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::json;
+use super::{inline, json};
 use crate::event::Event;
 use crate::record::{Record, header_text};
 
@@ -22,23 +22,46 @@ pub enum Decoded {
     Undecodable(String),
 }
 
-/// Reads a record. `customer_pointer` is the JSON pointer (RFC 6901) of the tenant; in a structured CloudEvent it is looked up in the
-/// whole first and then in `data`.
-pub fn decode(record: &Record, customer_pointer: &str) -> Decoded {
-    let Some(payload) = &record.payload else {
+/// How the records of the source topics are read: the same for all who read them, so that nobody sees more than another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// JSON pointer (RFC 6901) of the tenant; in a structured CloudEvent it is looked up in the whole first and then in `data`. Empty:
+    /// events have none.
+    pub customer_pointer: String,
+    /// Whether events may carry a webhook for themselves.
+    pub inline_webhooks: bool,
+}
+
+/// Reads a record. A webhook that its event carries for itself is taken out of the record, so that whatever is made of it afterwards does
+/// not have it; of a value that is no JSON nothing is taken.
+pub fn decode(record: &mut Record, reading: &Reading) -> Decoded {
+    let Some(payload) = record.payload.clone() else {
         return Decoded::Tombstone;
     };
-    match event(record, payload, customer_pointer) {
+    match event(record, &payload, reading) {
         Ok(event) => Decoded::Event(event),
         Err(reason) => Decoded::Undecodable(reason),
     }
 }
 
-fn event(record: &Record, payload: &[u8], customer_pointer: &str) -> Result<Event, String> {
+fn event(record: &mut Record, payload: &[u8], reading: &Reading) -> Result<Event, String> {
+    let customer_pointer = reading.customer_pointer.as_str();
     if payload.is_empty() {
         return Err("the value is empty; write a JSON object".to_owned());
     }
-    let body = json::parse(payload).map_err(|error| format!("the value is not JSON: {error}"))?;
+    let mut parsed = json::parse(payload);
+    let mut inline = None;
+    // What is refused for a key that stands twice may have one too.
+    if reading.inline_webhooks
+        && parsed.as_ref().map_or(true, inline::is_in)
+        && let Some(cut) = inline::cut(payload)
+    {
+        parsed = json::parse(cut.rest.as_bytes());
+        let webhook = cut.webhook();
+        record.payload = Some(cut.rest.into());
+        inline = webhook?;
+    }
+    let body = parsed.map_err(|error| format!("the value is not JSON: {error}"))?;
     let header_type = header_text(&record.headers, "ce_type");
     if header_type.is_none() && !body.is_object() {
         return Err("the value is not a JSON object".to_owned());
@@ -61,6 +84,7 @@ fn event(record: &Record, payload: &[u8], customer_pointer: &str) -> Result<Even
         event_type,
         customer: customer(found, customer_pointer)?,
         body,
+        inline,
     })
 }
 
@@ -133,12 +157,19 @@ mod tests {
         }
     }
 
+    fn reading() -> Reading {
+        Reading {
+            customer_pointer: "/customer".to_owned(),
+            inline_webhooks: true,
+        }
+    }
+
     fn read(text: &str) -> Decoded {
-        decode(&record(Some(text.as_bytes()), vec![]), "/customer")
+        decode(&mut record(Some(text.as_bytes()), vec![]), &reading())
     }
 
     fn refusal(payload: &[u8]) -> String {
-        match decode(&record(Some(payload), vec![]), "/customer") {
+        match decode(&mut record(Some(payload), vec![]), &reading()) {
             Decoded::Undecodable(reason) => reason,
             other => panic!("{other:?}"),
         }
@@ -181,8 +212,8 @@ mod tests {
             Some(br#"{"specversion":"1.0","type":"job.started","id":"1","source":"/s","data":{"customer":"x"}}"#),
             vec![Header::text("content-type", "application/cloudevents+json")],
         );
-        for record in [binary, structured] {
-            let Decoded::Event(event) = decode(&record, "/customer") else {
+        for mut record in [binary, structured] {
+            let Decoded::Event(event) = decode(&mut record, &reading()) else {
                 panic!()
             };
             assert_eq!(event.event_type, "job.started");
@@ -191,9 +222,46 @@ mod tests {
     }
 
     #[test]
+    fn the_webhook_of_an_event_is_in_nothing_that_is_made_of_it() {
+        let text = r#"{"event_type":"a","webhook":{"url":"http://secret"}}"#;
+        let mut carrying = record(Some(text.as_bytes()), vec![]);
+        let Decoded::Event(event) = decode(&mut carrying, &reading()) else {
+            panic!()
+        };
+        assert_eq!(event.inline.unwrap()["url"], "http://secret");
+        assert_eq!(event.body, serde_json::json!({"event_type": "a"}));
+        assert_eq!(carrying.payload.unwrap(), r#"{"event_type":"a"}"#);
+        // Nor in the dead letter of what is no event.
+        for refused in [
+            r#"{"x":1,"webhook":{"url":"http://secret"}}"#,
+            r#"{"x":1,"x":2,"webhook":{"url":"http://secret"}}"#,
+            r#"{"event_type":"a","webhook":{"url":"http://secret","url":2}}"#,
+            r#"{"event_type":"a","webhook":{"url":"http://secret"},"webhook":1}"#,
+        ] {
+            let mut carrying = record(Some(refused.as_bytes()), vec![]);
+            let Decoded::Undecodable(reason) = decode(&mut carrying, &reading()) else {
+                panic!("{refused}")
+            };
+            let left = String::from_utf8(carrying.payload.unwrap().to_vec()).unwrap();
+            assert!(
+                !reason.contains("secret") && !left.contains("secret"),
+                "{left}"
+            );
+        }
+        // Where no event may carry one it is data like any other.
+        let mut plain = record(Some(text.as_bytes()), vec![]);
+        let Decoded::Event(event) = decode(&mut plain, &Reading::default()) else {
+            panic!()
+        };
+        assert_eq!(event.inline, None);
+        assert_eq!(event.body["webhook"]["url"], "http://secret");
+        assert_eq!(plain.payload.unwrap(), text);
+    }
+
+    #[test]
     fn a_tombstone_is_no_event_and_no_fault() {
         assert_eq!(
-            decode(&record(None, vec![]), "/customer"),
+            decode(&mut record(None, vec![]), &reading()),
             Decoded::Tombstone
         );
     }
@@ -247,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(payload in prop::collection::vec(any::<u8>(), 0..200)) {
-            decode(&record(Some(&payload), vec![]), "/customer");
+            decode(&mut record(Some(&payload), vec![]), &reading());
         }
     }
 }

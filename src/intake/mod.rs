@@ -4,4 +4,5 @@
 //! `kafka::consumer`, and what happens to either answer is decided in `pipeline`.
 
 pub mod decode;
+mod inline;
 mod json;

@@ -154,6 +154,10 @@ fn unix() -> Duration {
         .unwrap_or_default()
 }
 
+fn endpoint_of(webhook: &Subscription) -> Rc<Result<Endpoint, String>> {
+    Rc::new(Endpoint::of(webhook).map_err(|fault| fault.to_string()))
+}
+
 fn limiter_of(webhook: &Subscription, since: Duration) -> Option<(Limiter, Duration)> {
     let limit = webhook.rate_limit.as_ref()?;
     Some((Limiter::new(limit, since), limit.interval()))
@@ -209,14 +213,16 @@ impl Shard {
         let mut lane = Lane::new(webhook.max_concurrency, self.limits.get().patience, now);
         lane.configure(webhook.max_concurrency, self.limiter(submission));
         let signs = self.recall(&mut lane, webhook, now);
-        let labelled = self.labelled.get() < self.settings.labelled_webhooks;
+        // Webhooks that events carry come and go, and would take the places of those that stay.
+        let labelled =
+            !webhook.id.is_inline() && self.labelled.get() < self.settings.labelled_webhooks;
         if labelled {
             self.labelled.set(self.labelled.get() + 1);
         }
         WebhookLane {
             lane,
             webhook: Arc::clone(webhook),
-            endpoint: Rc::new(Endpoint::of(webhook).map_err(|fault| fault.to_string())),
+            endpoint: endpoint_of(webhook),
             signs,
             given_up: false,
             assignment: Arc::clone(submission.receipt.assignment()),
@@ -250,7 +256,7 @@ impl Shard {
         let changed = !Arc::ptr_eq(&lane.webhook, &submission.webhook);
         if changed && lane.webhook.version != submission.webhook.version {
             let webhook = &submission.webhook;
-            lane.endpoint = Rc::new(Endpoint::of(webhook).map_err(|fault| fault.to_string()));
+            lane.endpoint = endpoint_of(webhook);
             if lane.webhook.rate_limit != webhook.rate_limit
                 || lane.webhook.max_concurrency != webhook.max_concurrency
             {
@@ -308,7 +314,12 @@ impl Shard {
                         self.put_back(submission);
                         continue;
                     }
-                    let endpoint = Rc::clone(&lane.endpoint);
+                    let endpoint = if id.is_inline() {
+                        // Events that name one URL share a lane, and may each have other credentials for it.
+                        endpoint_of(&submission.webhook)
+                    } else {
+                        Rc::clone(&lane.endpoint)
+                    };
                     let labelled = lane.labelled;
                     self.in_flight.set(self.in_flight.get() + 1);
                     self.settings.metrics.in_flight_requests.inc();

@@ -93,13 +93,22 @@ impl Throttle {
 #[derive(Debug, Default)]
 pub struct Alerts(Mutex<Throttle>);
 
+/// Under which id a webhook's alerts are counted: those that events carry are too many, and gone too soon, to have one each.
+fn throttled_as(webhook: &Subscription) -> WebhookId {
+    if webhook.id.is_inline() {
+        WebhookId::derived(webhook.customer.as_ref(), "inline")
+    } else {
+        webhook.id.clone()
+    }
+}
+
 impl Ways {
     /// Writes an alert, unless one of its kind was written within the hour.
     pub(super) fn alert(&self, webhook: &Subscription, kind: Kind, message: &str) {
         let now = now_ms();
         let count = {
             let mut throttle = self.alerts.0.lock().unwrap_or_else(PoisonError::into_inner);
-            throttle.admit(&webhook.id, kind, now)
+            throttle.admit(&throttled_as(webhook), kind, now)
         };
         let Some(count) = count else { return };
         let at = Timestamp::from_millisecond(now).unwrap_or_default();

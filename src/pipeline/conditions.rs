@@ -20,7 +20,7 @@ use crate::record::Outgoing;
 use crate::subscription::condition::{
     Condition, EndpointState, condition_key, endpoint_digest, state_word,
 };
-use crate::subscription::seal::{self, SealingKey};
+use crate::subscription::seal;
 use crate::subscription::{Subscription, WebhookId};
 
 /// How fresh the catalog must be for a webhook to be disabled by what it says.
@@ -31,18 +31,16 @@ pub struct Conditions {
     known: RwLock<HashMap<WebhookId, Condition>>,
     /// Deliveries of an endpoint that has been tripped for longer are held.
     hold_after_seconds: AtomicU64,
-    key: Option<SealingKey>,
     /// The version of each webhook that was disabled here: many requests may be under way when the first 410 comes.
     disabled: Mutex<HashMap<WebhookId, u64>>,
 }
 
 impl Conditions {
     /// Knowing none.
-    pub fn new(hold_after: Duration, key: Option<SealingKey>) -> Self {
+    pub fn new(hold_after: Duration) -> Self {
         Self {
             known: RwLock::default(),
             hold_after_seconds: AtomicU64::new(hold_after.as_secs()),
-            key,
             disabled: Mutex::default(),
         }
     }
@@ -118,6 +116,10 @@ impl Ways {
 
     /// Carries out what an endpoint's lane noticed. Called on the shards' threads; it only hands records to the producer.
     pub fn noticed(self: &Arc<Self>, webhook: &Subscription, notice: Notice, signs: &Signs) {
+        if webhook.id.is_inline() {
+            // No catalog has it, and none would ever forget it.
+            return;
+        }
         let now = now_ms();
         let condition = |state, reason: &str| Condition {
             state,
@@ -172,7 +174,7 @@ impl Ways {
         disabled.enabled = false;
         disabled.version += 1;
         disabled.updated_at = Timestamp::now();
-        let value = match seal::to_record(&disabled, self.conditions.key.as_ref()) {
+        let value = match seal::to_record(&disabled, self.key.as_ref()) {
             Ok(value) => value,
             Err(fault) => {
                 error!(webhook = %seen.id, %fault, "a webhook that should be disabled cannot be written");

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::error;
+
+use super::inline::Absent;
 use super::{Ways, now_ms};
 use crate::delivery::{DeadReason, Delivery, Ending, Waiting};
 use crate::kafka::consumer::Stage;
@@ -14,6 +17,8 @@ use crate::outbound::shard::Submission;
 use crate::record::Record;
 use crate::retry::{dead_letter, ladder};
 use crate::subscription::Subscription;
+use crate::subscription::read::DEFAULT_MAX_AGE_SECONDS;
+use crate::subscription::seal::SealError;
 
 pub(super) const STAGE: &str = "deliver";
 /// How long a delivery waits for a webhook that is not in the catalog, before the catalog is believed.
@@ -56,9 +61,18 @@ impl Stage for Deliver {
 impl Deliver {
     fn take(&self, mut delivery: Delivery, cost: usize, receipt: Receipt) {
         let now = now_ms();
-        let webhook = self.ways.catalog.now().get(&delivery.webhook).cloned();
-        let Some(webhook) = webhook else {
-            return self.unknown(delivery, receipt);
+        let webhook = match &delivery.inline {
+            None => match self.ways.catalog.now().get(&delivery.webhook) {
+                Some(webhook) => Arc::clone(webhook),
+                None => return self.unknown(delivery, receipt),
+            },
+            Some(carried) => match self.ways.inline_webhook(&delivery, carried) {
+                Ok(webhook) => webhook,
+                Err(Absent::Sealed(fault)) => return self.sealed(delivery, &fault, receipt),
+                Err(Absent::Refused(why)) => {
+                    return self.bury(&delivery, DeadReason::Rejected, &why, receipt);
+                }
+            },
         };
         if !webhook.enabled {
             let text = match self.ways.conditions.of(&webhook) {
@@ -98,7 +112,7 @@ impl Deliver {
     }
 
     /// Its webhook was deleted, or the catalog has not told of it yet. Only a catalog that is newer than the delivery's wait is believed.
-    fn unknown(&self, mut delivery: Delivery, receipt: Receipt) {
+    fn unknown(&self, delivery: Delivery, receipt: Receipt) {
         let waited = delivery.waiting == Some(Waiting::Unknown);
         let before_the_wait = Instant::now().checked_sub(UNKNOWN_PAUSE / 2);
         let is_certain =
@@ -108,6 +122,19 @@ impl Deliver {
             self.ways.dropped(&delivery, receipt.split(1));
             return;
         }
+        self.ask_again(delivery, receipt);
+    }
+
+    /// No key of this instance opens the webhook that it carries: it waits for an instance, or a configuration, that has the key.
+    fn sealed(&self, delivery: Delivery, fault: &SealError, receipt: Receipt) {
+        error!(delivery = delivery.id, %fault, "a delivery waits: its webhook cannot be opened");
+        if is_older(&delivery, DEFAULT_MAX_AGE_SECONDS, now_ms()) {
+            return self.bury(&delivery, DeadReason::Expired, &fault.to_string(), receipt);
+        }
+        self.ask_again(delivery, receipt);
+    }
+
+    fn ask_again(&self, mut delivery: Delivery, receipt: Receipt) {
         delivery.waiting = Some(Waiting::Unknown);
         delivery.due_ms = Some(ladder::after(now_ms(), UNKNOWN_PAUSE));
         self.ways.delay(&delivery, STAGE, receipt.split(1));
@@ -127,8 +154,12 @@ impl Deliver {
 
 /// Whether a delivery is older than its webhook wants.
 pub(super) fn is_expired(delivery: &Delivery, webhook: &Subscription, now_ms: i64) -> bool {
+    is_older(delivery, webhook.max_age_seconds, now_ms)
+}
+
+fn is_older(delivery: &Delivery, seconds: u64, now_ms: i64) -> bool {
     let age_ms = now_ms.saturating_sub(delivery.created_at_ms);
-    u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > webhook.max_age_seconds)
+    u64::try_from(age_ms).is_ok_and(|age_ms| age_ms / 1000 > seconds)
 }
 
 impl Ways {

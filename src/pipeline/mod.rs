@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod followers;
 pub mod history;
 pub mod hold;
+mod inline;
 pub mod rekey;
 pub mod release;
 pub mod replaying;
@@ -33,6 +34,7 @@ use crate::matching::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::record::{Outgoing, Record};
 use crate::retry::{dead_letter, ladder};
+use crate::subscription::seal::SealingKey;
 use crate::traces::span::Span;
 use crate::traces::{Tracer, names};
 use alerts::Alerts;
@@ -49,6 +51,8 @@ pub struct Ways {
     /// Of what is held; a reload of the configuration changes them.
     pub paces: ArcSwap<Paces>,
     pub alerts: Alerts,
+    /// Seals and opens the secrets of webhooks.
+    pub key: Option<SealingKey>,
     pub metrics: Arc<Metrics>,
     /// `None` where nothing is traced.
     pub tracer: Option<Arc<Tracer>>,

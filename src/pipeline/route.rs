@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::{Ways, now_ms};
 use crate::delivery::{DeadReason, Delivery};
 use crate::event::Event;
-use crate::intake::decode::{Decoded, decode};
+use crate::intake::decode::{Decoded, Reading, decode};
 use crate::kafka::consumer::Stage;
-use crate::kafka::receipt::Receipt;
+use crate::kafka::receipt::{Receipt, SharedReceipt};
 use crate::matching::catalog::Candidate;
 use crate::record::{Record, header_text};
 use crate::retry::dead_letter;
@@ -21,7 +21,8 @@ const STAGE: &str = "route";
 /// The stage on its reader's thread.
 pub struct Route {
     pub ways: Arc<Ways>,
-    pub customer_pointer: String,
+    /// How records are read.
+    pub reading: Reading,
     /// Events that may be open at a time: produced and not acknowledged.
     pub max_open_events: usize,
 }
@@ -31,11 +32,12 @@ impl Stage for Route {
         self.ways.producer.waiting() < self.max_open_events
     }
 
-    fn receive(&mut self, record: Record, receipt: Receipt) {
+    fn receive(&mut self, mut record: Record, receipt: Receipt) {
         let metrics = &self.ways.metrics;
-        let topic: &[&str] = &[&record.topic];
+        let source = Arc::clone(&record.topic);
+        let topic: &[&str] = &[&source];
         metrics.events_consumed.with_label_values(topic).inc();
-        match decode(&record, &self.customer_pointer) {
+        match decode(&mut record, &self.reading) {
             Decoded::Tombstone => {
                 metrics.events_tombstones.with_label_values(topic).inc();
                 receipt.settle();
@@ -80,7 +82,8 @@ impl Route {
         let catalog = self.ways.catalog.now();
         let mut wanting: Vec<&Candidate> = Vec::new();
         catalog.wanting(event, &mut wanting);
-        let Ok(parts) = u32::try_from(wanting.len()) else {
+        let count = wanting.len() + usize::from(event.inline.is_some());
+        let Ok(parts) = u32::try_from(count) else {
             return;
         };
         if parts == 0 {
@@ -92,6 +95,12 @@ impl Route {
         metrics.deliveries_created.inc_by(u64::from(parts));
         let receipt = receipt.split(parts);
         let now_ms = now_ms();
+        if let Some(webhook) = &event.inline {
+            let (delivery, outcome) = self.ways.inline_delivery(record, event, webhook, now_ms);
+            let fault = outcome.err();
+            let fault = fault.as_deref().map(|why| (DeadReason::Rejected, why));
+            self.put(delivery, fault, receipt.clone(), span);
+        }
         for candidate in &wanting {
             fail::fail_point!(
                 "route-between-deliveries",
@@ -102,27 +111,30 @@ impl Route {
             );
             let webhook = &candidate.webhook;
             let customer = webhook.customer.as_ref();
-            let mut delivery =
-                Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
-            let part = receipt.clone();
-            match &candidate.filter_fault {
-                None => {
-                    let span = self.send(&mut delivery, span);
-                    let dispatch = &self.ways.topics.dispatch;
-                    self.ways
-                        .put_traced(&delivery, dispatch, true, STAGE, part, span);
-                }
-                Some(fault) => {
-                    let letter = dead_letter::of_delivery(
-                        &delivery,
-                        DeadReason::FilterFailed,
-                        fault,
-                        &self.ways.topics.dead_letters,
-                        &self.ways.group_of(STAGE),
-                    );
-                    self.ways.bury(letter, DeadReason::FilterFailed, part);
-                }
-            }
+            let delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
+            let fault = candidate.filter_fault.as_deref();
+            let fault = fault.map(|why| (DeadReason::FilterFailed, why));
+            self.put(delivery, fault, receipt.clone(), span);
         }
+    }
+
+    /// Writes a delivery to `dispatch`, or to the dead letters where something keeps it from being one.
+    fn put(
+        &self,
+        mut delivery: Delivery,
+        fault: Option<(DeadReason, &str)>,
+        done: SharedReceipt,
+        span: Option<&Span>,
+    ) {
+        let topics = &self.ways.topics;
+        let Some((reason, why)) = fault else {
+            let span = self.send(&mut delivery, span);
+            self.ways
+                .put_traced(&delivery, &topics.dispatch, true, STAGE, done, span);
+            return;
+        };
+        let group = self.ways.group_of(STAGE);
+        let letter = dead_letter::of_delivery(&delivery, reason, why, &topics.dead_letters, &group);
+        self.ways.bury(letter, reason, done);
     }
 }

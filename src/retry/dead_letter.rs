@@ -153,6 +153,8 @@ pub fn truncated(letter: &Outgoing) -> Outgoing {
 pub struct Heading {
     pub event_type: String,
     pub customer: Option<String>,
+    /// The record's value, without what only a webhook of the event's own may see.
+    pub payload: Option<Bytes>,
 }
 
 /// The webhook that a replay sends records to which never were deliveries.
@@ -323,6 +325,7 @@ impl DeadLetter {
         let heading = self.heading_for(target).ok()?;
         let former = Record {
             headers: self.former_headers(),
+            payload: heading.payload.clone(),
             ..self.record.clone()
         };
         let webhook = WebhookId::new(&target.webhook).ok()?;
@@ -501,6 +504,7 @@ mod tests {
         let event = |customer: Option<&str>| Heading {
             event_type: "job.failed".to_owned(),
             customer: customer.map(str::to_owned),
+            payload: source_record().payload,
         };
         letter.read_as(Ok(event(Some("7"))));
         assert_eq!(letter.event_type.as_deref(), Some("job.failed"));

@@ -57,6 +57,21 @@ impl WebhookId {
         Self(format!("wh_{hex}").into())
     }
 
+    /// The id of a webhook that an event carries for itself, before it is known which it is, and where it never will be.
+    pub fn inline() -> Self {
+        Self("inline".into())
+    }
+
+    /// The id of such a webhook by what tells it from others, in hexadecimal digits.
+    pub(super) fn of_inline(tag: &str) -> Self {
+        Self(format!("inline_{tag}").into())
+    }
+
+    /// Whether it is that of a webhook that an event carries; no other has such an id.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.strip_prefix("inline"), Some(rest) if rest.is_empty() || rest.starts_with('_'))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,6 +9,7 @@ mod draft;
 mod edit;
 pub mod file;
 mod identity;
+pub mod inline;
 pub mod read;
 pub mod seal;
 mod view;

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::{Aead, Payload};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -170,7 +171,7 @@ pub fn secrets_of(
     let key = key.ok_or_else(|| SealError::NoKeyToSeal {
         webhook: webhook.clone(),
     })?;
-    let sealed = seal(&secrets, webhook, key).map_err(|reason| SealError::Failed {
+    let sealed = seal(&secrets, webhook.as_str(), key).map_err(|reason| SealError::Failed {
         webhook: webhook.clone(),
         reason,
     })?;
@@ -240,7 +241,7 @@ pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscriptio
         .map_err(|error| SealError::Unreadable(format!("timeout_seconds: {error}")))?;
     let secrets = match record.sealed {
         None => Secrets::default(),
-        Some(sealed) => open(&sealed, &record.id, key)?,
+        Some(sealed) => open(&sealed, record.id.as_str(), &record.id, key)?,
     };
     Ok(Subscription {
         id: record.id,
@@ -273,13 +274,18 @@ pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscriptio
     })
 }
 
-fn seal(secrets: &Secrets, webhook: &WebhookId, key: &SealingKey) -> Result<Sealed, String> {
-    let plain = serde_json::to_vec(secrets).map_err(|error| error.to_string())?;
+/// Seals a value for one owner; what is sealed for one does not open for another.
+pub(super) fn seal(
+    value: &impl Serialize,
+    owner: &str,
+    key: &SealingKey,
+) -> Result<Sealed, String> {
+    let plain = serde_json::to_vec(value).map_err(|error| error.to_string())?;
     let mut nonce = XNonce::default();
     getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
     let payload = Payload {
         msg: &plain,
-        aad: webhook.as_bytes(),
+        aad: owner.as_bytes(),
     };
     let ciphertext = key
         .cipher()
@@ -292,11 +298,13 @@ fn seal(secrets: &Secrets, webhook: &WebhookId, key: &SealingKey) -> Result<Seal
     })
 }
 
-pub(super) fn open(
+/// Opens what was sealed for an owner; the webhook is for messages.
+pub(super) fn open<T: DeserializeOwned>(
     sealed: &Sealed,
+    owner: &str,
     webhook: &WebhookId,
     key: Option<&SealingKey>,
-) -> Result<Secrets, SealError> {
+) -> Result<T, SealError> {
     let Some(key) = key else {
         return Err(SealError::NoKeyToOpen {
             webhook: webhook.clone(),
@@ -320,7 +328,7 @@ pub(super) fn open(
         .map_err(|_| tampered())?;
     let payload = Payload {
         msg: &ciphertext,
-        aad: webhook.as_bytes(),
+        aad: owner.as_bytes(),
     };
     let plain = cipher.decrypt(&nonce, payload).map_err(|_| tampered())?;
     // Not the parser's message: it could repeat a part of what was sealed.

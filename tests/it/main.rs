@@ -35,6 +35,7 @@ mod health;
 mod history;
 mod holding;
 mod hostile;
+mod inline;
 mod leaks;
 mod memory;
 mod pace;

@@ -54,7 +54,7 @@ pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<R
     let (connection, _) = super::runtime()?.block_on(app::planned(&config))?;
     let topics = Topics::new(&config.kafka.topic_prefix);
     let replaying = Replaying::open(connection, &topics, letters)?;
-    Ok(replaying.reading(&config.intake.customer_pointer))
+    Ok(replaying.reading(app::reading(&config)))
 }
 
 /// "1 letter", "2 letters".

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::output::{Output, body, escaped, print, print_json};
 use super::super::{Answer, Context};
 use super::list::Line;
+use crate::delivery::headers::INLINE_WEBHOOK;
 use crate::pipeline::replaying::Replaying;
 use crate::record::{Header, Source};
 use crate::retry::dead_letter::DeadLetter;
@@ -134,6 +135,9 @@ fn newest_of(replaying: &Replaying, id: String) -> anyhow::Result<Shown> {
 fn header_text(header: &Header) -> String {
     match (&header.value, header.as_text()) {
         (None, _) => "(no value)".to_owned(),
+        (Some(_), Some(text)) if header.name == INLINE_WEBHOOK && text.starts_with('{') => {
+            "(encrypted)".to_owned()
+        }
         (Some(_), Some(text)) => escaped(text).replace('\n', "\\n"),
         (Some(value), None) => format!("0x{}", hex(value)),
     }

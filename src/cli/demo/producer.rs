@@ -65,6 +65,7 @@ impl Events {
             event_type: event_type.to_owned(),
             customer: Some(customer.to_string()),
             body,
+            inline: None,
         };
         let account = Arc::clone(&self.account);
         let done = Box::new(move |written: Result<_, _>| match written {

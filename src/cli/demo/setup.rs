@@ -88,7 +88,7 @@ impl Setup {
             &self.connection,
             &self.topics,
             self.sources(),
-            &self.config.intake.customer_pointer,
+            &app::reading(&self.config),
             &self.account,
         )?;
         Ok((app, watching))

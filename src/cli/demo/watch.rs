@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::account::Account;
-use crate::intake::decode::{Decoded, decode};
+use crate::intake::decode::{Decoded, Reading, decode};
 use crate::kafka::settings::Connection;
 use crate::kafka::table::{Change, Follower, Span, follow, scan, spans};
 use crate::kafka::unread::unread;
@@ -24,17 +24,17 @@ pub(super) fn start(
     connection: &Connection,
     topics: &Topics,
     sources: &[String],
-    customer_pointer: &str,
+    reading: &Reading,
     account: &Arc<Account>,
 ) -> Result<Vec<Follower>, kafka::Error> {
     let mut followers = Vec::new();
     for source in sources {
-        let (account, pointer) = (Arc::clone(account), customer_pointer.to_owned());
+        let (account, reading) = (Arc::clone(account), reading.clone());
         let topic = source.clone();
         followers.push(follow(connection, source, move |change| match change {
-            Change::Put(record) => {
+            Change::Put(mut record) => {
                 // What is no event becomes a dead letter, and is told as one.
-                if let Decoded::Event(event) = decode(&record, &pointer) {
+                if let Decoded::Event(event) = decode(&mut record, &reading) {
                     account.produced(record.source(), &event);
                 }
             }

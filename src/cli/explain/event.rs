@@ -13,6 +13,7 @@ use crate::app;
 use crate::cli::output::{self, Output, escaped, table};
 use crate::cli::{Answer, input};
 use crate::config::Config;
+use crate::delivery::DeadReason;
 use crate::event::Event;
 use crate::intake::decode::{Decoded, decode};
 use crate::matching::Failure;
@@ -20,7 +21,7 @@ use crate::matching::explain::{self, Fate};
 use crate::pipeline::catalog_topic::CatalogTopic;
 use crate::pipeline::topics::Topics;
 use crate::record::{Header, Record, SourceOffset};
-use crate::subscription::{Subscription, file};
+use crate::subscription::{Subscription, file, inline};
 
 /// Webhooks that do not want the event and are shown one by one; more are counted.
 const SHOWN: usize = 50;
@@ -50,7 +51,7 @@ struct Row {
 }
 
 pub(super) fn explain(arguments: &Explain, path: &Path, config: &Config) -> Answer {
-    let record = Record {
+    let mut record = Record {
         topic: "".into(),
         partition: 0,
         offset: SourceOffset(0),
@@ -63,7 +64,7 @@ pub(super) fn explain(arguments: &Explain, path: &Path, config: &Config) -> Answ
             .map(|(name, value)| Header::text(name.clone(), value.as_str()))
             .collect(),
     };
-    let event = match decode(&record, &config.intake.customer_pointer) {
+    let event = match decode(&mut record, &app::reading(config)) {
         Decoded::Event(event) => event,
         Decoded::Tombstone => bail!("there is no event"),
         Decoded::Undecodable(reason) => return undecodable(&reason, arguments.output),
@@ -88,6 +89,10 @@ pub(super) fn explain(arguments: &Explain, path: &Path, config: &Config) -> Answ
         Output::Json => output::print_json(&json!({
             "decodable": true,
             "event": {"event_type": event.event_type, "customer": event.customer},
+            "inline_webhook": event.inline.as_ref().map(|carried| match inline::check(carried) {
+                Ok(()) => json!({"fate": Fate::Delivered.as_str()}),
+                Err(why) => json!({"fate": DeadReason::Rejected.as_str(), "reason": why}),
+            }),
             "webhooks": rows,
         })),
         Output::Table => output::print(&text(&event, &rows, arguments.all, config)),
@@ -165,6 +170,14 @@ fn text(event: &Event, rows: &[Row], all: bool, config: &Config) -> String {
         rows.len() - count(Fate::NotWanted),
         rows.len()
     ));
+    match event.inline.as_ref().map(inline::check) {
+        None => {}
+        Some(Ok(())) => text.push_str("it goes to the webhook that it carries too\n"),
+        Some(Err(why)) => text.push_str(&format!(
+            "the webhook that it carries cannot be used, so for that it becomes a dead letter: {}\n",
+            escaped(&why)
+        )),
+    }
     let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
     let mut shown = table(&["webhook", "name", "event is", "why"]);
     let mut left = SHOWN;
@@ -222,6 +235,7 @@ mod tests {
             event_type: "job.failed".to_owned(),
             customer: Some("1".to_owned()),
             body: json!({"job": {"status": "failed"}}),
+            inline: None,
         }
     }
 

@@ -23,10 +23,16 @@ impl Shard {
                 back.extend(lane.lane.sweep(now));
             }
             let idle = now.saturating_sub(lane.used_at) >= IDLE_LIMIT;
-            // While it fails it is remembered, or a lane made anew would begin with ten more failures.
-            let fails =
-                lane.lane.state() != State::Passing || lane.signs.failing_since_ms.is_some();
-            let keep = lane.lane.pending() > 0 || !idle || (fails && lane.assignment.is_live());
+            let is_tripped = lane.lane.state() != State::Passing;
+            let keep = lane.lane.pending() > 0
+                || if id.is_inline() {
+                    // They may be as many as there are events: only one that is down is worth remembering, and not for long.
+                    is_tripped && !idle
+                } else {
+                    // While it fails it is remembered, or a lane made anew would begin with ten more failures.
+                    let fails = is_tripped || lane.signs.failing_since_ms.is_some();
+                    !idle || (fails && lane.assignment.is_live())
+                };
             if lane.labelled {
                 self.show(id, lane, keep);
             }

@@ -14,7 +14,7 @@ use super::told::{Course, Courses};
 use super::{Counts, Error, Order, Plan, Replaying};
 use crate::delivery::Delivery;
 use crate::event::Event;
-use crate::intake::decode::{Decoded, decode};
+use crate::intake::decode::{Decoded, Reading, decode};
 use crate::kafka::table::{Span, narrow_to_time, scan, spans};
 use crate::kafka::topics::describe;
 use crate::matching::catalog::{Catalog, entry_of};
@@ -31,8 +31,8 @@ const MOST_EVENTS: i64 = 50_000_000;
 pub struct Origin {
     /// The source topics, as configured.
     pub sources: Vec<String>,
-    /// JSON pointer to an event's customer.
-    pub customer_pointer: String,
+    /// How they are read.
+    pub reading: Reading,
     pub catalog: Arc<Catalog>,
     /// The topic of attempts; `None` where none are written.
     pub attempts: Option<Arc<str>>,
@@ -65,7 +65,7 @@ impl Missed {
 pub(super) struct Missing {
     pub(super) webhook: Arc<Subscription>,
     pub(super) entry: Entry,
-    pub(super) customer_pointer: String,
+    pub(super) reading: Reading,
     pub(super) filter: LetterFilter,
     pub(super) courses: Courses,
 }
@@ -82,7 +82,7 @@ enum Standing {
 }
 
 impl Missing {
-    fn standing(&self, number: i32, record: &Record) -> Standing {
+    fn standing(&self, number: i32, record: &mut Record) -> Standing {
         let at_ms = record.timestamp_ms.unwrap_or(0);
         let is_in = self.filter.since_ms.is_none_or(|since| at_ms >= since)
             && self.filter.until_ms.is_none_or(|until| at_ms < until);
@@ -95,7 +95,7 @@ impl Missing {
         if course == Course::Delivered {
             return Standing::Other;
         }
-        let Decoded::Event(event) = decode(record, &self.customer_pointer) else {
+        let Decoded::Event(event) = decode(record, &self.reading) else {
             return Standing::Other;
         };
         if !self.filter.wants_type(&event.event_type) {
@@ -119,16 +119,16 @@ impl Missing {
     pub(super) fn delivery(
         &self,
         number: i32,
-        record: &Record,
+        mut record: Record,
         job: &Job,
         now_ms: i64,
     ) -> Option<Delivery> {
-        let Standing::Missed(event) = self.standing(number, record) else {
+        let Standing::Missed(event) = self.standing(number, &mut record) else {
             return None;
         };
         let webhook = &self.webhook;
         let customer = webhook.customer.as_ref();
-        let mut delivery = Delivery::new(record, &event.event_type, &webhook.id, customer, now_ms);
+        let mut delivery = Delivery::new(&record, &event.event_type, &webhook.id, customer, now_ms);
         delivery.replay_id = Some(job.id.clone());
         delivery.replay_count = 1;
         delivery.url = job.to.clone();
@@ -295,8 +295,8 @@ impl Replaying {
             let Some((topic, span)) = plan.job.span(*number) else {
                 continue;
             };
-            scan(&self.connection, &topic, &[span], |record| {
-                match missing.standing(*number, &record) {
+            scan(&self.connection, &topic, &[span], |mut record| {
+                match missing.standing(*number, &mut record) {
                     Standing::Missed(event) => {
                         plan.counts
                             .count_missed(webhook.id.as_str(), &event.event_type);

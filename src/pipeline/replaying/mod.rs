@@ -24,6 +24,7 @@ pub use run::{Asked, Halt};
 
 use super::now_ms;
 use super::topics::Topics;
+use crate::intake::decode::Reading;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::Connection;
 use crate::kafka::table;
@@ -101,8 +102,8 @@ pub struct Replaying {
     dispatch: Arc<str>,
     held: Arc<str>,
     replays: Arc<str>,
-    /// JSON pointer to an event's customer, for records that never were deliveries.
-    customer_pointer: Arc<str>,
+    /// How records that never were deliveries are read.
+    reading: Reading,
     origin: Option<Arc<Origin>>,
 }
 
@@ -130,7 +131,7 @@ impl Replaying {
             dispatch: Arc::clone(&topics.dispatch),
             held: Arc::clone(&topics.held),
             replays: Arc::clone(&topics.replays),
-            customer_pointer: Arc::from(""),
+            reading: Reading::default(),
             origin: None,
         }
     }
@@ -144,21 +145,21 @@ impl Replaying {
             dispatch: Arc::clone(&self.dispatch),
             held: Arc::clone(&self.held),
             replays: Arc::clone(&self.replays),
-            customer_pointer: Arc::clone(&self.customer_pointer),
+            reading: self.reading.clone(),
             origin: self.origin.clone(),
         }
     }
 
     /// The same where it is known which events there were and who wants them, which only jobs for missed events need.
     pub fn knowing(mut self, origin: Origin) -> Self {
-        self.customer_pointer = Arc::from(origin.customer_pointer.as_str());
+        self.reading = origin.reading.clone();
         self.origin = Some(Arc::new(origin));
         self
     }
 
-    /// The same where it is known how the customer of an event is found, which tells what other programs' letters are as events.
-    pub fn reading(mut self, customer_pointer: &str) -> Self {
-        self.customer_pointer = Arc::from(customer_pointer);
+    /// The same where it is known how events are read, which tells what other programs' letters are as events.
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
         self
     }
 

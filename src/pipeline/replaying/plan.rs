@@ -170,10 +170,13 @@ impl Replaying {
     pub(super) fn letter(&self, record: Record) -> DeadLetter {
         let mut letter = DeadLetter::from_record(record);
         if letter.is_whole_record() {
-            let event = match decode(&letter.record, &self.customer_pointer) {
+            // A replay into a topic sends the record as it is.
+            let mut record = letter.record.clone();
+            let event = match decode(&mut record, &self.reading) {
                 Decoded::Event(event) => Ok(Heading {
                     event_type: event.event_type,
                     customer: event.customer,
+                    payload: record.payload,
                 }),
                 Decoded::Tombstone => Err("it has no value".to_owned()),
                 Decoded::Undecodable(why) => Err(why),

@@ -247,7 +247,7 @@ impl Run<'_> {
     /// What to send, unless the letter is not meant, done already, or nothing that can be sent.
     fn wanted(&self, key: i32, record: Record) -> Option<Outgoing> {
         if let Some(missing) = &self.missing {
-            let delivery = missing.delivery(key, &record, &self.job, now_ms())?;
+            let delivery = missing.delivery(key, record, &self.job, now_ms())?;
             return Some(delivery.to_record(&self.replaying.dispatch, true));
         }
         let letter = self.replaying.letter(record);

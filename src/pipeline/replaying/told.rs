@@ -161,7 +161,7 @@ impl Replaying {
             })?;
         }
         Ok(Missing {
-            customer_pointer: origin.customer_pointer.clone(),
+            reading: origin.reading.clone(),
             filter: job.filter.clone(),
             webhook,
             entry,

@@ -75,7 +75,7 @@ fn opened(
     let sealed: Sealed = serde_json::from_value(sealed).map_err(|_| {
         "`sealed` must have the members key_id, nonce and ciphertext, as `export --with-secrets` wrote them"
     })?;
-    seal::open(&sealed, &id, key).map_err(|fault| match fault {
+    seal::open(&sealed, id.as_str(), &id, key).map_err(|fault| match fault {
         SealError::Tampered { .. } => format!(
             "what is sealed was changed, or belongs to another webhook than {id}; export it again, or write the secrets themselves"
         ),

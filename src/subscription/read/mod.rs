@@ -80,7 +80,7 @@ const LONGEST_CUSTOMER: usize = 200;
 /// Bytes of a filter, serialized.
 const LARGEST_FILTER: usize = 16 * 1_024;
 /// Three days.
-const DEFAULT_MAX_AGE_SECONDS: u64 = 259_200;
+pub const DEFAULT_MAX_AGE_SECONDS: u64 = 259_200;
 
 /// The JSON pointer of a field below `parent` (RFC 6901).
 pub fn pointer(parent: &str, name: &str) -> String {
@@ -178,7 +178,12 @@ fn draft<'a>(
 fn id(fields: &mut Fields<'_>) -> Option<WebhookId> {
     let value = fields.get("id")?;
     let id = match value.as_str() {
-        Some(text) => WebhookId::new(text).map_err(|error| error.to_string()),
+        Some(text) => match WebhookId::new(text) {
+            Ok(id) if id.is_inline() => Err(
+                "such ids are those of webhooks that events carry; begin it otherwise".to_owned(),
+            ),
+            other => other.map_err(|error| error.to_string()),
+        },
         None => Err(format!(
             "`id` must be text; it is {}: put it in quotes",
             shown(value)

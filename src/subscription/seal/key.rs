@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::KeyInit;
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 /// Why a text is not a sealing key.
@@ -28,6 +29,7 @@ pub enum InvalidKey {
 pub struct SealingKey {
     cipher: XChaCha20Poly1305,
     id: String,
+    naming: Hmac<Sha256>,
     old: Vec<SealingKey>,
 }
 
@@ -42,6 +44,8 @@ impl SealingKey {
             .map_err(|_| InvalidKey::NotBase64)?;
         let cipher = XChaCha20Poly1305::new_from_slice(&bytes)
             .map_err(|_| InvalidKey::WrongLength(bytes.len()))?;
+        let naming = <Hmac<Sha256> as KeyInit>::new_from_slice(&bytes)
+            .map_err(|_| InvalidKey::WrongLength(bytes.len()))?;
         let id = Sha256::digest(&bytes)
             .iter()
             .take(4)
@@ -50,6 +54,7 @@ impl SealingKey {
         Ok(Self {
             cipher,
             id,
+            naming,
             old: Vec::new(),
         })
     }
@@ -70,6 +75,23 @@ impl SealingKey {
     pub fn ids(&self) -> String {
         let ids: Vec<&str> = self.all().map(Self::id).collect();
         ids.join(", ")
+    }
+
+    /// A name for some texts that does not tell them: 128 bits of an HMAC, in hexadecimal digits.
+    pub(in super::super) fn tag(&self, texts: &[&str]) -> String {
+        let mut mac = self.naming.clone();
+        mac.update(b"postrider name");
+        for text in texts {
+            // The length, so that no two lists run together into the same bytes.
+            mac.update(&text.len().to_be_bytes());
+            mac.update(text.as_bytes());
+        }
+        let digest = mac.finalize().into_bytes();
+        digest
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// What seals.

@@ -233,14 +233,25 @@ fn unauthorized(detail: &str, had_token: bool) -> Problem {
 async fn caller(parts: &mut Parts, needed: Role) -> Result<Caller, Problem> {
     let caller = parts.extensions.get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| unauthorized("send Authorization: Bearer <token>", false))?;
-    if caller.role < needed {
+    caller.must_be(needed)?;
+    Ok(caller)
+}
+
+impl Caller {
+    /// Holds a caller to a role.
+    ///
+    /// # Errors
+    /// 403: the token's role is less.
+    pub(super) fn must_be(&self, needed: Role) -> Result<(), Problem> {
+        if self.role >= needed {
+            return Ok(());
+        }
         let detail = format!(
             "the token {:?} is of a {}; this needs a token of the role {needed}",
-            caller.name, caller.role
+            self.name, self.role
         );
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
-    Ok(caller)
 }
 
 macro_rules! roles {

@@ -23,6 +23,7 @@ use super::auth::{Caller, Operator, Viewer};
 use super::body::Raw;
 use super::problem::Problem;
 use super::{Api, body, json, schema};
+use crate::token::Role;
 
 const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3_600);
 const MOST_REMEMBERED: usize = 10_000;
@@ -46,6 +47,8 @@ pub struct Read {
     pub customer: Option<String>,
     /// For filters.
     pub body: Value,
+    /// Whether it carries a webhook for itself, where events may.
+    pub carries_webhook: bool,
 }
 
 /// Where an event was written.
@@ -173,7 +176,8 @@ fn read(api: &Api, caller: &Caller, event: &Submission) -> Result<Read, Problem>
     }
 }
 
-/// Takes an event in: *webnet's* form, any JSON object that names a type, or a CloudEvent (structured or binary).
+/// Takes an event in: *webnet's* form, any JSON object that names a type, or a CloudEvent (structured or binary). Where
+/// `intake.inline_webhooks` is on, one that carries a `webhook` for itself needs the role admin.
 #[utoipa::path(post, path = "/events/", tag = "events", operation_id = "send_event",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters: a repetition with the same key and body within a day is answered as the first was and not written again (by the same instance, as long as it runs)")),
     request_body = schema::EventInput,
@@ -191,6 +195,10 @@ pub(super) async fn send_event(
     let event = submission(raw)?;
     api.blocking(move |api| {
         let read = read(api, &caller, &event)?;
+        if read.carries_webhook {
+            // Else whoever may send events could have requests sent where only those who write webhooks may.
+            caller.must_be(Role::Admin)?;
+        }
         let Some(key) = key else {
             let placed = api.behind.produce(&event, &read.event_type)?;
             return Ok(json(StatusCode::ACCEPTED, &placed));

@@ -25,6 +25,7 @@ fn event(event_type: &str, customer: &str) -> Event {
         event_type: event_type.to_owned(),
         customer: Some(customer.to_owned()),
         body: json!({}),
+        inline: None,
     }
 }
 
