@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::{DeadLetter, Target};
+use crate::subscription::is_inline;
 
 /// Which dead letters are meant; every field that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +63,15 @@ impl LetterFilter {
             Some(found) => self.wants_type(found),
         };
         let delivery = letter.delivery.as_ref().map(|delivery| &delivery.id);
-        let is_seen = self.webhooks.as_ref().is_none_or(|seen| {
-            let webhook = letter.webhook.as_ref();
-            webhook.is_some_and(|webhook| seen.contains(webhook))
-        });
+        // A webhook that an event carried is in no catalog: whose the delivery is decides.
+        let is_own_inline = self.customer.is_some()
+            && self.customer == letter.customer
+            && letter.webhook.as_deref().is_some_and(is_inline);
+        let is_seen = is_own_inline
+            || self.webhooks.as_ref().is_none_or(|seen| {
+                let webhook = letter.webhook.as_ref();
+                webhook.is_some_and(|webhook| seen.contains(webhook))
+            });
         let is_theirs = match (&self.customer, &letter.customer) {
             (Some(wanted), Some(found)) => wanted == found,
             _ => true,
@@ -91,10 +97,11 @@ impl LetterFilter {
         let is_left_out = |one: &Self, other: &Self| {
             let seen = one.webhooks.as_ref();
             seen.zip(other.webhook.as_ref())
-                .is_some_and(|(seen, webhook)| !seen.contains(webhook))
+                .is_some_and(|(seen, webhook)| !seen.contains(webhook) && !is_inline(webhook))
         };
         let seen = self.webhooks.as_ref().zip(other.webhooks.as_ref());
-        seen.is_some_and(|(mine, theirs)| mine.is_disjoint(theirs))
+        let are_of_two = self.customer != other.customer;
+        seen.is_some_and(|(mine, theirs)| are_of_two && mine.is_disjoint(theirs))
             || is_left_out(self, other)
             || is_left_out(other, self)
             || differ(self.webhook.as_ref(), other.webhook.as_ref())

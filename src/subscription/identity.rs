@@ -69,13 +69,18 @@ impl WebhookId {
 
     /// Whether it is that of a webhook that an event carries; no other has such an id.
     pub fn is_inline(&self) -> bool {
-        matches!(self.strip_prefix("inline"), Some(rest) if rest.is_empty() || rest.starts_with('_'))
+        is_inline(self)
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether an id is that of a webhook that an event carries ([`WebhookId::is_inline`]).
+pub fn is_inline(id: &str) -> bool {
+    matches!(id.strip_prefix("inline"), Some(rest) if rest.is_empty() || rest.starts_with('_'))
 }
 
 impl Deref for WebhookId {

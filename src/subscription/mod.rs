@@ -27,7 +27,7 @@ use url::Url;
 
 pub use draft::{Draft, Resolved, SecretChange, generate_secret};
 pub use edit::{Edit, Edited};
-pub use identity::{Customer, InvalidWebhookId, WebhookId};
+pub use identity::{Customer, InvalidWebhookId, WebhookId, is_inline};
 pub use view::View;
 
 /// What stands in the public view where a secret value is. In a draft it means "as it is stored".

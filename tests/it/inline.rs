@@ -326,6 +326,13 @@ fn the_api_and_the_command_line_say_what_is_wrong_with_one() {
     client.post("/events/", &good).expect(202);
     let arrived = own.wait_for_accepted(1, SOON);
     assert_eq!(arrived[0].path, "/own");
+    // What went wrong with one is its customer's to see, and nobody else's.
+    produce(&router, &bad);
+    router.wait_for_dead_letters(1);
+    for (token, total) in [("prt_one", 1), ("prt_two", 0), (ROOT, 1)] {
+        let letters = Client::of(&router, token).get("/dead-letters/").expect(200);
+        assert_eq!(letters["total"], total, "{token}: {letters}");
+    }
     // Such ids are not for webhooks of the catalog.
     for id in ["inline", "inline_1"] {
         let mine = json!({"id": id, "url": own.url("/"), "event_types": ["*"]});

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Known, conflict, time, unavailable};
-use crate::pipeline::replaying::{self, Error};
+use crate::pipeline::replaying::{self, Error, Replaying};
 use crate::retry::dead_letter;
 use crate::retry::replay::{Deed, Fate, Job, LetterFilter, Runner, State, Want};
 use crate::web::api::past::{
-    Counts, DeadLetter, LetterFrom, LetterPlace, Letters, Order, Ordered, Replay, Selection,
+    Counts, DeadLetter, Left, LetterFrom, LetterPlace, Letters, Order, Ordered, Replay, Selection,
     Tenant, Wish,
 };
 use crate::web::api::problem::Problem;
@@ -87,6 +87,9 @@ pub(super) fn replay(job: Job) -> Replay {
         total: job.total,
         rate: job.rate,
         to: job.to,
+        topic: job.topic.to_string(),
+        into: job.into,
+        to_webhook: job.to_webhook.map(|target| target.webhook),
         filter: shown,
         reason_text: text(job.reason),
         note: text(job.note),
@@ -214,12 +217,13 @@ impl Known {
         size: usize,
     ) -> Result<Letters, Problem> {
         let _reading = Reading::begin(&self.readings)?;
+        let foreign = self.foreign(selection.topic.as_deref())?;
         let mut window = Window::new(from, size);
         let mut total = 0;
         let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
-        let visited = self
-            .replaying
-            .letters(&self.filter(tenant, selection), |found, job| {
+        let visited = foreign.as_ref().unwrap_or(&self.replaying).letters(
+            &self.filter(tenant, selection),
+            |found, job| {
                 let is = match job.map(|job| job.deed) {
                     None => Fate::Waiting,
                     Some(Deed::Replay) => Fate::Replayed,
@@ -235,9 +239,46 @@ impl Known {
                     });
                 }
                 ControlFlow::Continue(())
-            });
+            },
+        );
         visited.map_err(|fault| unavailable(&fault))?;
         Ok(window.into_letters(total, by_reason))
+    }
+
+    /// The dead letters of another program's topic, if one is named.
+    fn foreign(&self, topic: Option<&str>) -> Result<Option<Replaying>, Problem> {
+        let Some(topic) = topic else { return Ok(None) };
+        let is_there = self.replaying.has_topic(topic);
+        if !is_there.map_err(|fault| unavailable(&fault))? {
+            return Err(Problem::of_parameter(
+                "topic",
+                format!("there is no topic {topic}"),
+            ));
+        }
+        Ok(Some(self.replaying.on(topic)))
+    }
+
+    /// Into our own topics nothing is written but what we made.
+    fn must_be_a_source(&self, topic: &str) -> Result<(), Problem> {
+        let refused = |why: String| Problem::at("/into", format!("`into`: {why}"));
+        let prefix = self
+            .running
+            .ways
+            .topics
+            .subscriptions
+            .strip_suffix("subscriptions");
+        if prefix.is_some_and(|prefix| topic.starts_with(prefix)) {
+            return Err(refused(format!(
+                "{topic} is one of our own topics; name a source topic"
+            )));
+        }
+        let is_there = self.replaying.has_topic(topic);
+        if is_there.map_err(|fault| unavailable(&fault))? {
+            return Ok(());
+        }
+        Err(refused(format!(
+            "there is no topic {topic}; a source topic belongs to its producers, so have it made"
+        )))
     }
 
     pub(super) fn carry_out(&self, tenant: &Tenant, order: &Order) -> Result<Ordered, Problem> {
@@ -252,6 +293,13 @@ impl Known {
         if order.never_delivered {
             self.must_be_seen(tenant, &order.selection)?;
         }
+        let foreign = self.foreign(order.selection.topic.as_deref())?;
+        let replaying = foreign.as_ref().unwrap_or(&self.replaying);
+        if let Some(topic) = &order.into {
+            self.must_be_a_source(topic)?;
+        }
+        let target = order.to_webhook.as_deref();
+        let target = target.map(|id| replaying.target(id)).transpose();
         let wanted = replaying::Order {
             deed: match order.discard {
                 Some(_) => Deed::Discard,
@@ -259,8 +307,8 @@ impl Known {
             },
             filter: self.filter(tenant, &order.selection),
             to,
-            into: None,
-            to_webhook: None,
+            into: order.into.clone(),
+            to_webhook: target.map_err(|fault| self.refused(tenant, fault))?,
             again: order.again,
             reason: order.discard.clone().unwrap_or_default(),
             rate: order.discard.is_none().then_some(
@@ -277,9 +325,9 @@ impl Known {
             },
         };
         let planned = if order.never_delivered {
-            self.replaying.plan_missed(wanted)
+            replaying.plan_missed(wanted)
         } else {
-            self.replaying.plan(wanted)
+            replaying.plan(wanted)
         };
         let plan = planned.map_err(|fault| self.refused(tenant, fault))?;
         let found = &plan.counts;
@@ -295,6 +343,14 @@ impl Known {
             on_their_way: found.on_their_way,
             dead_letters: found.dead_letters,
             warnings: found.warnings.clone(),
+            left: found
+                .left
+                .iter()
+                .map(|left| Left {
+                    place: left.place.clone(),
+                    why: left.why.clone(),
+                })
+                .collect(),
         };
         if order.dry_run || found.total == 0 {
             return Ok(Ordered {
@@ -302,7 +358,7 @@ impl Known {
                 replay: None,
             });
         }
-        let begun = self.replaying.begin(plan);
+        let begun = replaying.begin(plan);
         let job = begun.map_err(|fault| self.refused(tenant, fault))?;
         Ok(Ordered {
             counts,

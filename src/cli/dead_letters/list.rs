@@ -157,12 +157,8 @@ impl List {
     }
 
     fn ask(&self, client: &Client) -> anyhow::Result<Found> {
-        if self.topic.is_some() {
-            super::super::wrong_usage(
-                "the API knows its own dead letters only; leave --api out to read --topic",
-            );
-        }
         let mut asked: Vec<(&str, String)> = Vec::new();
+        asked.extend(self.topic.clone().map(|topic| ("topic", topic)));
         for (name, value) in self.selection.members() {
             let text = value.as_str().map(str::to_owned);
             asked.push((name, text.unwrap_or_else(|| value.to_string())));

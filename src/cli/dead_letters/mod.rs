@@ -10,6 +10,7 @@ mod show;
 
 use clap::{Args, Subcommand};
 
+use super::output::escaped;
 use super::remote::Remote;
 use super::{Answer, Context};
 use crate::app;
@@ -60,6 +61,21 @@ pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<R
 /// "1 letter", "2 letters".
 fn letters(count: u64) -> String {
     format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
+}
+
+/// Says what the numbers do not: which letters stay where they are and why, and what cannot be known.
+pub(super) fn tell_left(counts: &Counts) {
+    for warning in &counts.warnings {
+        eprintln!("warning: {}", escaped(warning));
+    }
+    for left in &counts.left {
+        eprintln!("left: {}: {}", escaped(&left.place), escaped(&left.why));
+    }
+    let named = u64::try_from(counts.left.len()).unwrap_or(u64::MAX);
+    let more = counts.not_replayable.saturating_sub(named);
+    if named > 0 && more > 0 {
+        eprintln!("left: {more} more");
+    }
 }
 
 /// How many letters are meant, by reason, and which are left out.

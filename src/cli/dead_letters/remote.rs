@@ -42,9 +42,7 @@ impl Order {
         };
         self.body.insert("dry_run".to_owned(), true.into());
         let counted: Ordered = client.post(self.path, &self.body.clone().into())?;
-        for warning in &counted.counts.warnings {
-            eprintln!("warning: {}", escaped(warning));
-        }
+        super::tell_left(&counted.counts);
         let text = format!("to {verb}: {}", super::describe(&counted.counts));
         if self.dry_run || counted.counts.total == 0 {
             return match self.output {

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::super::output::{Output, escaped, print, print_json};
+use super::super::output::{Output, print, print_json};
 use super::super::remote::{Client, Remote};
 use super::super::{Answer, Context};
 use super::remote::Order as RemoteOrder;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::matching::catalog::Catalog;
 use crate::outbound::guard::Guard;
 use crate::pipeline::catalog_topic::CatalogTopic;
-use crate::pipeline::replaying::{Counts, Error, Order, Origin};
+use crate::pipeline::replaying::{Error, Order, Origin};
 use crate::pipeline::topics::Topics;
 use crate::retry::dead_letter::MOST_REPLAYS;
 use crate::retry::replay::{Deed, Runner};
@@ -152,7 +152,7 @@ impl Replay {
             replaying.plan(order)
         };
         let plan = planned.map_err(in_flags)?;
-        tell_left(&plan.counts);
+        super::tell_left(&plan.counts);
         if self.dry_run || plan.counts.total == 0 {
             return match output {
                 Output::Json => print_json(&plan.counts),
@@ -193,11 +193,6 @@ impl Replay {
                 "the API resumes what the routers work on: `postrider replays resume`",
             );
         }
-        if self.dead_topic.is_some() || self.into.is_some() || self.to_webhook.is_some() {
-            super::super::wrong_usage(
-                "the API knows its own deliveries only; leave --api out for --topic, --into and --to-webhook",
-            );
-        }
         let mut body: Map<String, Value> = self
             .selection
             .members()
@@ -207,6 +202,9 @@ impl Replay {
         body.insert("rate".to_owned(), self.rate.into());
         body.insert("limit".to_owned(), self.limit.into());
         body.insert("to".to_owned(), self.to.into());
+        body.insert("topic".to_owned(), self.dead_topic.into());
+        body.insert("into".to_owned(), self.into.into());
+        body.insert("to_webhook".to_owned(), self.to_webhook.into());
         body.insert("again".to_owned(), self.again.into());
         if self.never_delivered {
             body.insert("never_delivered".to_owned(), true.into());
@@ -239,22 +237,6 @@ fn origin(config: &Config) -> anyhow::Result<Origin> {
     );
     Ok(app::origin(config, catalog))
 }
-
-/// Says what the numbers do not: which letters stay where they are and why, and what cannot be known.
-fn tell_left(counts: &Counts) {
-    for warning in &counts.warnings {
-        eprintln!("warning: {}", escaped(warning));
-    }
-    for left in &counts.left {
-        eprintln!("left: {}: {}", escaped(&left.place), escaped(&left.why));
-    }
-    let named = u64::try_from(counts.left.len()).unwrap_or(u64::MAX);
-    let more = counts.not_replayable.saturating_sub(named);
-    if named > 0 && more > 0 {
-        eprintln!("left: {more} more");
-    }
-}
-
 /// A refusal that names the flag rather than the field.
 fn in_flags(fault: Error) -> anyhow::Error {
     match fault {

@@ -21,7 +21,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use reqwest::header::HeaderMap;
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use tower_service::Service;
 
@@ -95,6 +95,9 @@ impl PlainClient {
             .body(Full::new(body))
             .map_err(PlainError::Url)?;
         *request.headers_mut() = headers;
+        // As reqwest does where TLS is.
+        let accept = request.headers_mut().entry(ACCEPT);
+        accept.or_insert(HeaderValue::from_static("*/*"));
         hyper::ext::on_informational(&mut request, |_| charge());
         self.0.request(request).await.map_err(PlainError::Client)
     }

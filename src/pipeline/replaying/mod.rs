@@ -137,7 +137,7 @@ impl Replaying {
     }
 
     /// The same on another dead-letter topic.
-    fn on(&self, letters: &str) -> Self {
+    pub fn on(&self, letters: &str) -> Self {
         Self {
             connection: self.connection.clone(),
             producer: self.producer.clone(),

@@ -241,6 +241,30 @@ fn a_letter_of_a_webhook_that_may_not_be_seen_is_not_meant() {
 }
 
 #[test]
+fn a_letter_of_a_webhook_that_an_event_carried_is_its_customers() {
+    let of = |customer: &str| LetterFilter {
+        webhooks: Some(BTreeSet::new()),
+        customer: Some(customer.to_owned()),
+        ..LetterFilter::default()
+    };
+    let mut letter = letter(4, "exhausted");
+    letter.webhook = Some("inline_ab".to_owned());
+    assert!(!of("1").matches(&letter), "it is nobody's");
+    letter.customer = Some("1".to_owned());
+    assert!(of("1").matches(&letter));
+    assert!(!of("2").matches(&letter));
+    letter.webhook = Some("inlined".to_owned());
+    assert!(!of("1").matches(&letter));
+    // Two jobs of a customer may meet in it.
+    let one = LetterFilter {
+        webhook: Some("inline_ab".to_owned()),
+        ..of("1")
+    };
+    assert!(!of("1").excludes(&one) && !one.excludes(&of("1")));
+    assert!(of("2").excludes(&of("1")));
+}
+
+#[test]
 fn the_fleet_does_what_is_wished_and_nothing_to_jobs_of_a_command() {
     let wish = |want, at_ms| Some(Wish { want, at_ms });
     let mut job = Job {

@@ -240,6 +240,8 @@ fn order_of(id: &str) -> Order {
         discard: None,
         never_delivered: false,
         to: None,
+        into: None,
+        to_webhook: None,
         again: false,
         rate: None,
         limit: None,

@@ -51,6 +51,14 @@ pub(super) struct ReplayInput {
     rate: Option<u32>,
     /// Another URL than the webhooks' own; needs the role admin.
     to: Option<String>,
+    /// In this dead-letter topic of another program, such as Kafka Connect or Spring Kafka; needs a token of all customers.
+    #[schema(example = "connect-dlq")]
+    topic: Option<String>,
+    /// Only what never was a delivery, into this topic as it once came; needs the role admin and a token of all customers.
+    #[schema(example = "events.job")]
+    into: Option<String>,
+    /// Only what never was a delivery, to this webhook: an event each, whatever the webhook's event types and filter say; as `into`.
+    to_webhook: Option<String>,
     /// Also those that were replayed or discarded before.
     again: Option<bool>,
     /// Leave letters that were replayed so often before; 5.
@@ -76,6 +84,9 @@ impl ReplayInput {
         "limit",
         "rate",
         "to",
+        "topic",
+        "into",
+        "to_webhook",
         "again",
         "max_replays",
         "never_delivered",
@@ -190,13 +201,35 @@ impl Fields<'_> {
     /// Refuses these fields beside `never_delivered`.
     pub(super) fn never_delivered(&self) -> Result<bool, Problem> {
         let is = self.boolean("never_delivered")?;
-        let letters_only = ["reason", "status", "delivery", "limit", "again"];
+        let letters_only = [
+            "reason",
+            "status",
+            "delivery",
+            "limit",
+            "again",
+            "topic",
+            "into",
+            "to_webhook",
+        ];
         match letters_only.iter().find(|name| self.get(name).is_some()) {
             Some(name) if is => Err(Problem::at(
                 &format!("/{name}"),
                 format!("`{name}` is of dead letters; leave it out beside `never_delivered`"),
             )),
             _ => Ok(is),
+        }
+    }
+
+    /// The one place that letters are to go to, of those that exclude each other.
+    pub(super) fn one_place(&self) -> Result<(), Problem> {
+        let places = ["to", "into", "to_webhook"].into_iter();
+        let mut given = places.filter(|name| self.get(name).is_some());
+        match (given.next(), given.next()) {
+            (Some(one), Some(other)) => Err(Problem::at(
+                &format!("/{other}"),
+                format!("letters go to one place; leave out `{one}` or `{other}`"),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -243,6 +276,7 @@ impl Fields<'_> {
             since_ms: self.time("since")?.max(self.time("only_failed_since")?),
             until_ms: self.time("until")?,
             delivery: self.text("delivery")?,
+            topic: self.text("topic")?,
         };
         match fault(&selection) {
             Some((name, why)) => Err(Problem::at(&format!("/{name}"), why)),
@@ -265,7 +299,8 @@ mod tests {
             .map(|_| ())
             .and_then(|()| fields.limit().map(|_| ()))
             .and_then(|()| fields.boolean("again").map(|_| ()))
-            .and_then(|()| fields.never_delivered().map(|_| ()));
+            .and_then(|()| fields.never_delivered().map(|_| ()))
+            .and_then(|()| fields.one_place());
         read.err()
             .and_then(|problem| problem.errors.first()?.pointer.clone())
     }
@@ -289,6 +324,8 @@ mod tests {
             (json!({"never_delivered": 1}), "/never_delivered"),
             (json!({"never_delivered": true, "status": 500}), "/status"),
             (json!({"never_delivered": true, "again": true}), "/again"),
+            (json!({"never_delivered": true, "topic": "a"}), "/topic"),
+            (json!({"into": "a", "to_webhook": "b"}), "/to_webhook"),
         ] {
             assert_eq!(pointer(body.clone()).as_deref(), Some(wanted), "{body}");
         }

@@ -184,6 +184,8 @@ pub struct Selection {
     pub until_ms: Option<i64>,
     /// Of this delivery.
     pub delivery: Option<String>,
+    /// In this topic of another program, rather than our own.
+    pub topic: Option<String>,
 }
 
 /// A dead letter.
@@ -280,6 +282,18 @@ pub struct Counts {
     pub dead_letters: u64,
     /// What must be known before these numbers are believed.
     pub warnings: Vec<String>,
+    /// With `to_webhook`: the first of those that cannot go there, and why; at most twenty.
+    pub left: Vec<Left>,
+}
+
+/// A letter that a replay leaves where it is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Left {
+    /// Topic, partition and offset.
+    #[schema(example = "connect-dlq/0/17")]
+    pub place: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What is to be done with dead letters.
@@ -293,6 +307,10 @@ pub struct Order {
     pub never_delivered: bool,
     /// Another URL than the webhooks' own.
     pub to: Option<String>,
+    /// What never was a delivery, into this topic.
+    pub into: Option<String>,
+    /// What never was a delivery, to this webhook.
+    pub to_webhook: Option<String>,
     /// Also those that were replayed or discarded before.
     pub again: bool,
     /// Letters per second.
@@ -328,6 +346,15 @@ pub struct Replay {
     pub rate: Option<u32>,
     /// The URL that they are sent to, if not the webhooks' own.
     pub to: Option<String>,
+    /// The topic that they are read from.
+    #[schema(example = "postrider.dead-letters")]
+    pub topic: String,
+    /// The topic that they are written to, of records that never were deliveries.
+    #[schema(required)]
+    pub into: Option<String>,
+    /// The webhook that such records are sent to.
+    #[schema(required)]
+    pub to_webhook: Option<String>,
     /// Which letters: the fields that were given.
     #[schema(value_type = Object)]
     pub filter: Value,

@@ -82,6 +82,7 @@ fn place_of(key: &str) -> Option<LetterPlace> {
         ("until" = Option<String>, Query, format = DateTime, description = "only those that died before this time"),
         ("delivery" = Option<String>, Query, description = "only of this delivery"),
         ("fate" = Option<String>, Query, description = "waiting (what nothing is said), replayed, discarded or all"),
+        ("topic" = Option<String>, Query, description = "in this dead-letter topic of another program, such as Kafka Connect or Spring Kafka; needs a token of all customers"),
     ),
     responses(
         (status = 200, description = "A page", body = LetterPage),
@@ -104,7 +105,11 @@ pub(super) async fn list_dead_letters(
         "until",
         "delivery",
         "fate",
+        "topic",
     ])?;
+    if query.get("topic").is_some() {
+        must_see_all(&caller, "topic")?;
+    }
     let size = paging::size(&query)?;
     let fate = query.get("fate").unwrap_or("waiting");
     if !FATES.contains(&fate) {
@@ -168,11 +173,21 @@ fn selection(query: &Query) -> Result<Selection, Problem> {
         since_ms: time(query, "since")?,
         until_ms: time(query, "until")?,
         delivery: text("delivery"),
+        topic: text("topic"),
     };
     match super::order::fault(&selection) {
         Some((name, why)) => Err(Problem::of_parameter(name, why)),
         None => Ok(selection),
     }
+}
+
+/// Other programs' records are of no customer that we would know.
+fn must_see_all(caller: &Caller, name: &str) -> Result<(), Problem> {
+    if caller.customer.is_none() {
+        return Ok(());
+    }
+    let detail = format!("`{name}` needs a token of all customers");
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
 }
 
 async fn carry_out(
@@ -216,11 +231,21 @@ pub(super) async fn create_replay(
         let detail = "another URL gets the webhook's headers and credentials; `to` needs a token of the role admin";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
+    fields.one_place()?;
+    for name in ["topic", "into", "to_webhook"] {
+        if fields.text(name)?.is_some() {
+            must_see_all(&caller, name)?;
+            // Whoever chooses what an event is and where it goes does what producers and writers of webhooks do.
+            caller.must_be(Role::Admin)?;
+        }
+    }
     let order = Order {
         selection: fields.selection()?,
         discard: None,
         never_delivered: fields.never_delivered()?,
         to,
+        into: fields.text("into")?,
+        to_webhook: fields.text("to_webhook")?,
         again: fields.boolean("again")?,
         rate: fields.number("rate", 1, 1_000_000)?,
         limit: fields.limit()?,
@@ -262,6 +287,8 @@ pub(super) async fn discard_dead_letters(
         discard: Some(why.unwrap_or_default()),
         never_delivered: false,
         to: None,
+        into: None,
+        to_webhook: None,
         again: false,
         rate: None,
         limit: fields.limit()?,

@@ -370,3 +370,82 @@ fn what_died_too_often_is_left_and_counted() {
     one.post(&path, &json!({})).expect(202);
     router.wait_for_dead_letters(4);
 }
+
+#[test]
+fn the_letters_of_other_programs_go_to_a_webhook_or_a_source_topic_by_those_who_may() {
+    let cluster = Cluster::named("api-foreign");
+    let mut router = start(&cluster, MORE);
+    router.leaves_work();
+    let receiver = Receiver::accepting();
+    // It wants none of them by itself.
+    let fields = json!({"customer": 1, "event_types": ["device.*"]});
+    router.subscribe("wh_a", &receiver.url("/a"), fields);
+    let letters = cluster.create_topic("connect-dlq", 1, &[]);
+    for body in [
+        r#"{"event_type":"job.failed", "customer":1}"#,
+        r#"{"event_type":"device.up","customer":2}"#,
+        "avro",
+    ] {
+        let connect = Sent::new(body).header("__connect.errors.exception.message", "no");
+        cluster.produce(&letters, &connect);
+    }
+    let root = Client::of(&router, ROOT);
+    let list = format!("/dead-letters/?topic={letters}");
+    let found = root.get(&list).expect(200);
+    assert_eq!(
+        (&found["total"], &found["by_reason"]["foreign"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(found["results"][0]["error_message"], "no");
+    Client::of(&router, "prt_one").get(&list).expect(403);
+    root.get("/dead-letters/?topic=nowhere").expect(400);
+
+    let order = |more: Value| {
+        let mut body = json!({"topic": letters});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body
+    };
+    let to_webhook = order(json!({"to_webhook": "wh_a", "dry_run": true}));
+    for token in ["prt_one", "prt_operator", "prt_one-operator"] {
+        let refused = Client::of(&router, token).post("/replays/", &to_webhook);
+        assert_eq!(refused.status, 403, "{token}: {refused:?}");
+    }
+    let source = cluster.name("events.job");
+    let ours = cluster.name("postrider.dispatch");
+    for (more, place) in [
+        (json!({"to_webhook": "wh_none"}), "/to_webhook"),
+        (json!({"to_webhook": "wh_a", "into": source}), "/to_webhook"),
+        (json!({"into": "nowhere"}), "/into"),
+        (json!({"into": ours}), "/into"),
+        (json!({"to_webhook": 5}), "/to_webhook"),
+    ] {
+        let refused = root.post("/replays/", &order(more)).problem(400);
+        assert_eq!(refused["errors"][0]["pointer"], place, "{refused}");
+    }
+    let dry = root.post("/replays/", &to_webhook).expect(200);
+    assert_eq!(dry["counts"]["total"], 1, "{dry}");
+    assert_eq!(dry["counts"]["left"].as_array().unwrap().len(), 2, "{dry}");
+
+    let begun = root.post("/replays/", &order(json!({"to_webhook": "wh_a"})));
+    let begun = begun.expect(202)["replay"].clone();
+    let id = begun["id"].as_str().unwrap();
+    let done = wait_for_state(&root, id, "finished");
+    assert_eq!(
+        (&done["done"], &done["to_webhook"]),
+        (&1.into(), &"wh_a".into())
+    );
+    assert_eq!(done["topic"], letters);
+    let arrived = receiver.wait_for_accepted(1, SOON).remove(0);
+    assert_eq!(arrived.body, r#"{"event_type":"job.failed", "customer":1}"#);
+
+    // Into a source topic they are events like any other.
+    let all = json!({"customer": null, "event_types": ["device.*"]});
+    router.subscribe("wh_all", &receiver.url("/all"), all);
+    let begun = root.post("/replays/", &order(json!({"into": source, "again": true})));
+    let begun = begun.expect(202)["replay"].clone();
+    wait_for_state(&root, begun["id"].as_str().unwrap(), "finished");
+    let arrived = receiver.wait_for_accepted(2, SOON).pop().unwrap();
+    assert_eq!(arrived.path, "/all");
+}
