@@ -8,7 +8,7 @@
 # Runs with bash 3.2 and later (macOS has 3.2).
 set -euo pipefail
 
-version=4.1.0
+version=4.1.2
 image="apache/kafka:$version"
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${POSTRIDER_BROKER_CACHE:-$repository/target/broker}

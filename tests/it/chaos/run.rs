@@ -175,6 +175,7 @@ pub(super) fn run(plan: &Plan) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    let _ = std::fs::write(folder.join("broker.log"), ground.broker.log());
     assert_eq!(producer.flush(), 0, "Kafka refused events of the harness");
     auditor.finish();
     follower.audit();

@@ -51,6 +51,12 @@ impl OwnBroker {
         &self.bootstrap
     }
 
+    /// What it has said, warnings and errors.
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// SIGKILL: the process is gone when this returns.
     pub fn kill(&self) {
         script("kill", self.folder.path());
