@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::window::Window;
 use super::{Known, conflict, time, unavailable};
 use crate::pipeline::replaying::{self, Error, Replaying};
 use crate::retry::dead_letter;
 use crate::retry::replay::{Deed, Fate, Job, LetterFilter, Runner, State, Want};
 use crate::web::api::past::{
-    Counts, DeadLetter, Left, LetterFrom, LetterPlace, Letters, Order, Ordered, Replay, Selection,
-    Tenant, Wish,
+    Counts, DeadLetter, Left, LetterFrom, Letters, Order, Ordered, Replay, Selection, Tenant, Wish,
 };
 use crate::web::api::problem::Problem;
 
@@ -115,67 +115,6 @@ fn letter(letter: &dead_letter::DeadLetter, fate: Fate, job: Option<&Job>) -> De
         replayable: letter.is_replayable(),
         note: letter.note(),
         error_message: letter.message.clone(),
-    }
-}
-
-/// The page that is asked for, while letters come in whatever order. It holds no more than the page (promise 6).
-struct Window {
-    from: LetterFrom,
-    size: usize,
-    kept: BTreeMap<LetterPlace, DeadLetter>,
-    oldest: Option<LetterPlace>,
-    newest: Option<LetterPlace>,
-}
-
-impl Window {
-    fn new(from: LetterFrom, size: usize) -> Self {
-        Self {
-            from,
-            size,
-            kept: BTreeMap::new(),
-            oldest: None,
-            newest: None,
-        }
-    }
-
-    fn offer(&mut self, place: LetterPlace, letter: impl FnOnce() -> DeadLetter) {
-        self.oldest = Some(self.oldest.map_or(place, |oldest| oldest.min(place)));
-        self.newest = Some(self.newest.map_or(place, |newest| newest.max(place)));
-        let is_full = self.kept.len() >= self.size;
-        let first = self.kept.first_key_value().map(|(key, _)| *key);
-        let last = self.kept.last_key_value().map(|(key, _)| *key);
-        match self.from {
-            LetterFrom::After(edge) if place >= edge => {}
-            LetterFrom::Before(edge) if place <= edge => {}
-            LetterFrom::Before(_) => {
-                if !is_full || last.is_some_and(|last| place < last) {
-                    self.kept.insert(place, letter());
-                }
-                if self.kept.len() > self.size {
-                    self.kept.pop_last();
-                }
-            }
-            LetterFrom::Start | LetterFrom::After(_) => {
-                if !is_full || first.is_some_and(|first| place > first) {
-                    self.kept.insert(place, letter());
-                }
-                if self.kept.len() > self.size {
-                    self.kept.pop_first();
-                }
-            }
-        }
-    }
-
-    fn into_letters(self, total: u64, by_reason: BTreeMap<String, u64>) -> Letters {
-        let first = self.kept.first_key_value().map(|(key, _)| *key);
-        let last = self.kept.last_key_value().map(|(key, _)| *key);
-        Letters {
-            has_older: first.is_some() && self.oldest < first,
-            has_newer: last.is_some() && self.newest > last,
-            rows: self.kept.into_iter().rev().collect(),
-            total,
-            by_reason,
-        }
     }
 }
 
@@ -443,49 +382,6 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn page(from: LetterFrom, places: &[i64]) -> (Vec<i64>, bool, bool) {
-        let mut window = Window::new(from, 2);
-        for place in places {
-            window.offer((*place, 0, 0), || DeadLetter {
-                place: String::new(),
-                topic: String::new(),
-                died_at: time(*place),
-                reason: String::new(),
-                webhook_id: None,
-                delivery_id: None,
-                event_type: None,
-                attempts: None,
-                last_status: None,
-                replays: 0,
-                fate: String::new(),
-                job: None,
-                replayable: true,
-                note: None,
-                error_message: String::new(),
-            });
-        }
-        let letters = window.into_letters(0, BTreeMap::new());
-        let shown = letters.rows.iter().map(|(place, _)| place.0).collect();
-        (shown, letters.has_older, letters.has_newer)
-    }
-
-    #[test]
-    fn pages_go_to_the_oldest_and_back_whatever_order_letters_come_in() {
-        for places in [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [3, 5, 1, 4, 2]] {
-            let place = |time| (time, 0, 0);
-            assert_eq!(page(LetterFrom::Start, &places), (vec![5, 4], true, false));
-            let second = page(LetterFrom::After(place(4)), &places);
-            assert_eq!(second, (vec![3, 2], true, true));
-            let last = page(LetterFrom::After(place(2)), &places);
-            assert_eq!(last, (vec![1], false, true));
-            let back = page(LetterFrom::Before(place(1)), &places);
-            assert_eq!(back, (vec![3, 2], true, true));
-            let first = page(LetterFrom::Before(place(3)), &places);
-            assert_eq!(first, (vec![5, 4], true, false));
-        }
-        assert_eq!(page(LetterFrom::Start, &[]), (vec![], false, false));
-    }
 
     #[test]
     fn only_so_many_read_the_topic_at_a_time() {

@@ -4,6 +4,7 @@
 //! whose webhook was deleted is for unscoped callers only: nothing can be sent for it.
 
 mod letters;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ pub mod body;
 mod deliveries;
 pub mod etag;
 pub mod events;
+mod letters;
 pub mod openapi;
 mod order;
 mod outgoing;
@@ -200,6 +201,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .merge(events::routes())
         .merge(tokens::routes())
         .merge(deliveries::routes())
+        .merge(letters::routes())
         .merge(replays::routes());
     OpenApiRouter::with_openapi(openapi::frame()).nest(PREFIX, routes)
 }
