@@ -34,7 +34,9 @@ fn post(receiver: &Receiver, path: &str, id: &str, body: &[u8]) -> Option<String
 #[test]
 fn what_is_produced_is_consumed_with_the_same_bytes_keys_and_headers() {
     let cluster = Cluster::named("same-bytes");
-    let topic = cluster.create_topic("events", 3, &[("max.message.bytes", "2000000")]);
+    // One of the records is older than any retention.
+    let configs = [("max.message.bytes", "2000000"), ("retention.ms", "-1")];
+    let topic = cluster.create_topic("events", 3, &configs);
     let every_byte: Vec<u8> = (0..=255).collect();
     let mut sent = vec![
         Sent::new(every_byte.clone())
