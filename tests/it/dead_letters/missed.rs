@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Timestamp, ToSpan};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Ground, MORE, SOON, stderr};
-use crate::harness::{Cluster, Process, config_text, eventually};
+use crate::harness::{Cluster, Process, Sent, config_text, eventually};
 
 /// The arguments that ask for what a webhook missed since some minutes ago.
 fn missed(webhook: &str) -> Vec<String> {
@@ -196,7 +196,13 @@ fn a_time_whose_events_are_removed_is_refused_or_the_plan_says_so() {
     assert!(said.contains("warning: "), "{said}");
     assert!(said.contains("has lost all records"), "{said}");
 
-    ground.emit("job.failed", 20);
+    // One in each partition: without keys all may land in one that never lost anything.
+    let event = json!({"event_type": "job.failed", "customer": 1}).to_string();
+    for partition in cluster.end_offsets(&source).into_keys() {
+        let sent = Sent::new(event.clone());
+        let partition = Some(partition);
+        cluster.produce(&source, &Sent { partition, ..sent });
+    }
     let output = ground.output(&all);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
