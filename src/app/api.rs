@@ -233,7 +233,7 @@ impl Behind for Stood {
                 body,
                 inline: carried,
             }) => {
-                carried.as_ref().map_or(Ok(()), inline::check)?;
+                carried.as_ref().map(inline::read).transpose()?;
                 Ok(Read {
                     event_type,
                     customer,

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -59,8 +59,9 @@ struct Known {
     ahead_ms: AtomicI64,
 }
 
+#[derive(Clone)]
 struct Deliveries {
-    again: Mutex<Sender<Again>>,
+    again: Sender<Again>,
     known: Arc<Known>,
     metrics: Arc<Metrics>,
     /// Its client makes batches of one record.
@@ -136,9 +137,8 @@ impl Deliveries {
         on_written: OnWritten,
         alone: bool,
     ) {
-        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         // When nobody listens the process is ending, and the record is produced by the next one.
-        let _ = again.send(Again {
+        let _ = self.again.send(Again {
             record: record_of(message),
             on_written,
             alone,
@@ -189,10 +189,17 @@ struct Queue {
 
 struct Clients {
     usual: ThreadedProducer<Deliveries>,
-    /// For records whose batch was too large; made when there is a first.
+    /// For records whose batch was too large; made when there is a first, of what stands beside it.
     alone: OnceLock<Result<ThreadedProducer<Deliveries>, KafkaError>>,
-    /// Makes it.
-    make_alone: Box<dyn Fn() -> Result<ThreadedProducer<Deliveries>, KafkaError> + Send + Sync>,
+    of_alone: (ClientConfig, Deliveries),
+}
+
+impl Clients {
+    fn alone(&self) -> Result<&ThreadedProducer<Deliveries>, &KafkaError> {
+        let (settings, deliveries) = &self.of_alone;
+        let made = || settings.create_with_context(deliveries.clone());
+        self.alone.get_or_init(made).as_ref()
+    }
 }
 
 impl Producer {
@@ -200,24 +207,24 @@ impl Producer {
     pub fn start(settings: &ClientConfig, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let (again, to_repeat) = mpsc::channel();
         let known = Arc::new(Known::default());
-        let (sender, facts) = (Mutex::new(again.clone()), Arc::clone(&known));
-        let deliveries = move |alone| Deliveries {
-            again: Mutex::new(
-                sender
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
-            ),
-            known: Arc::clone(&facts),
-            metrics: Arc::clone(&metrics),
-            alone,
+        let deliveries = Deliveries {
+            again: again.clone(),
+            known: Arc::clone(&known),
+            metrics,
+            alone: false,
         };
         let mut singly = settings.clone();
         singly.set("batch.num.messages", "1");
         let clients = Clients {
-            usual: settings.create_with_context(deliveries(false))?,
+            usual: settings.create_with_context(deliveries.clone())?,
             alone: OnceLock::new(),
-            make_alone: Box::new(move || singly.create_with_context(deliveries(true))),
+            of_alone: (
+                singly,
+                Deliveries {
+                    alone: true,
+                    ..deliveries
+                },
+            ),
         };
         let queue = Queue {
             clients: Arc::new(clients),
@@ -244,8 +251,7 @@ impl Producer {
     /// Not from within an [`OnWritten`], whose thread is the one that empties the queue: see [`Producer::send_later`].
     pub fn send(&self, record: &Outgoing, on_written: OnWritten) {
         self.queue.known.waiting.fetch_add(1, Ordering::AcqRel);
-        self.queue
-            .enqueue(&self.queue.clients.usual, record, on_written);
+        self.queue.enqueue(record, on_written, false);
     }
 
     /// Hands over a record without ever waiting; it is produced within about a second.
@@ -319,24 +325,18 @@ impl Producer {
 }
 
 impl Queue {
-    /// Produces a record by itself.
-    fn enqueue_alone(&self, record: &Outgoing, on_written: OnWritten) {
-        let alone = &self.clients.alone;
-        match alone.get_or_init(|| (self.clients.make_alone)()) {
-            Ok(client) => self.enqueue(client, record, on_written),
-            Err(failure) => {
-                self.known.waiting.fetch_sub(1, Ordering::AcqRel);
-                on_written(Err(refusal(record.clone(), failure, true)));
+    fn enqueue(&self, record: &Outgoing, on_written: OnWritten, alone: bool) {
+        let client = if alone {
+            match self.clients.alone() {
+                Ok(client) => client,
+                Err(failure) => {
+                    self.known.waiting.fetch_sub(1, Ordering::AcqRel);
+                    return on_written(Err(refusal(record.clone(), failure, true)));
+                }
             }
-        }
-    }
-
-    fn enqueue(
-        &self,
-        client: &ThreadedProducer<Deliveries>,
-        record: &Outgoing,
-        on_written: OnWritten,
-    ) {
+        } else {
+            &self.clients.usual
+        };
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for header in &record.headers {
             headers = headers.insert(rdkafka::message::Header {
@@ -391,11 +391,7 @@ fn repeat(to_repeat: &Receiver<Again>, queue: impl Fn() -> Option<Queue>) {
         }
         let Some(queue) = queue() else { return };
         for again in batch {
-            if again.alone {
-                queue.enqueue_alone(&again.record, again.on_written);
-            } else {
-                queue.enqueue(&queue.clients.usual, &again.record, again.on_written);
-            }
+            queue.enqueue(&again.record, again.on_written, again.alone);
         }
     }
 }

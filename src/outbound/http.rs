@@ -140,11 +140,10 @@ impl Client {
     ) -> Result<Self, ClientError> {
         // Fails when a provider is installed already, which is what is wanted.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let resolver = Arc::new(GuardedResolver {
+        let resolver = GuardedResolver {
             guard: Arc::clone(&guard),
-            names,
-        });
-        let shared = Arc::new(SharedResolver(Arc::clone(&resolver)));
+            names: Arc::new(names),
+        };
         let builder = || {
             let builder = reqwest::Client::builder();
             let builder = match authority.clone() {
@@ -157,7 +156,7 @@ impl Client {
                 .retry(reqwest::retry::never())
                 .no_proxy()
                 .referer(false)
-                .dns_resolver(Arc::clone(&shared))
+                .dns_resolver(Arc::new(resolver.clone()))
                 .connect_timeout(connect_timeout)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .pool_idle_timeout(IDLE_TIMEOUT)
@@ -315,9 +314,10 @@ fn capped(headers: HeaderMap) -> HeaderMap {
 }
 
 /// Asks the system, and lets through only the addresses that may be reached.
+#[derive(Clone)]
 struct GuardedResolver {
     guard: Arc<Guard>,
-    names: Names,
+    names: Arc<Names>,
 }
 
 impl GuardedResolver {
@@ -328,12 +328,9 @@ impl GuardedResolver {
     }
 }
 
-/// For reqwest.
-struct SharedResolver(Arc<GuardedResolver>);
-
-impl Resolve for SharedResolver {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = Arc::clone(&self.0);
+        let resolver = self.clone();
         Box::pin(async move {
             let reachable = resolver.reachable(name.as_str()).await?;
             Ok(Box::new(reachable.into_iter()) as Addrs)

@@ -83,7 +83,8 @@ pub(super) struct ShardSettings {
 struct WebhookLane {
     lane: Lane<Submission>,
     webhook: Arc<Subscription>,
-    endpoint: Rc<Result<Endpoint, String>>,
+    /// Of all its deliveries; `None` where each brings its own, because events that name one URL may have other credentials for it.
+    endpoint: Option<Rc<Result<Endpoint, String>>>,
     /// What is known of the endpoint beside what the breaker counts.
     signs: Signs,
     /// It was reported to be given up: a changed webhook begins anew.
@@ -222,7 +223,7 @@ impl Shard {
         WebhookLane {
             lane,
             webhook: Arc::clone(webhook),
-            endpoint: endpoint_of(webhook),
+            endpoint: (!webhook.id.is_inline()).then(|| endpoint_of(webhook)),
             signs,
             given_up: false,
             assignment: Arc::clone(submission.receipt.assignment()),
@@ -256,7 +257,7 @@ impl Shard {
         let changed = !Arc::ptr_eq(&lane.webhook, &submission.webhook);
         if changed && lane.webhook.version != submission.webhook.version {
             let webhook = &submission.webhook;
-            lane.endpoint = endpoint_of(webhook);
+            lane.endpoint = lane.endpoint.is_some().then(|| endpoint_of(webhook));
             if lane.webhook.rate_limit != webhook.rate_limit
                 || lane.webhook.max_concurrency != webhook.max_concurrency
             {
@@ -314,12 +315,8 @@ impl Shard {
                         self.put_back(submission);
                         continue;
                     }
-                    let endpoint = if id.is_inline() {
-                        // Events that name one URL share a lane, and may each have other credentials for it.
-                        endpoint_of(&submission.webhook)
-                    } else {
-                        Rc::clone(&lane.endpoint)
-                    };
+                    let endpoint = lane.endpoint.clone();
+                    let endpoint = endpoint.unwrap_or_else(|| endpoint_of(&submission.webhook));
                     let labelled = lane.labelled;
                     self.in_flight.set(self.in_flight.get() + 1);
                     self.settings.metrics.in_flight_requests.inc();

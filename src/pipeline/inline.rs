@@ -64,7 +64,7 @@ impl Ways {
         delivery: &Delivery,
         webhook: &Value,
     ) -> Result<(WebhookId, String), String> {
-        let read = inline::read(webhook).map_err(|faults| inline::in_words(&faults))?;
+        let read = inline::read(webhook)?;
         let key = self.key.as_ref().ok_or("there is no secrets.key")?;
         let id = inline::id_of(&read, delivery.customer.as_ref(), key);
         let sealed = inline::to_header(webhook, &id, &delivery.id, key);

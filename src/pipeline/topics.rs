@@ -22,6 +22,7 @@ pub struct Topics {
     pub replays: Arc<str>,
     /// What stands before a rung's name.
     pub delay_prefix: String,
+    prefix: String,
     delays: Vec<(&'static Rung, Arc<str>)>,
 }
 
@@ -39,11 +40,17 @@ impl Topics {
             audit: name("audit"),
             replays: name("replays"),
             delay_prefix: format!("{prefix}delay."),
+            prefix: prefix.to_owned(),
             delays: RUNGS
                 .iter()
                 .map(|rung| (rung, name(&format!("delay.{}", rung.name))))
                 .collect(),
         }
+    }
+
+    /// Whether a name is under our prefix, so that nothing is written there but what we made.
+    pub fn are_ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix)
     }
 
     /// The topic of a rung.

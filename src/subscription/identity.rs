@@ -49,12 +49,7 @@ impl WebhookId {
             |customer| format!("{}:{customer}", customer.len()),
         );
         let digest = Sha256::digest(format!("postrider webhook {scope} {name}"));
-        let hex: String = digest
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Self(format!("wh_{hex}").into())
+        Self(format!("wh_{}", hex(&digest, 16)).into())
     }
 
     /// The id of a webhook that an event carries for itself, before it is known which it is, and where it never will be.
@@ -76,6 +71,12 @@ impl WebhookId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The first bytes of a digest in hexadecimal digits.
+pub(super) fn hex(digest: &[u8], bytes: usize) -> String {
+    let kept = digest.iter().take(bytes);
+    kept.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether an id is that of a webhook that an event carries ([`WebhookId::is_inline`]).

@@ -35,8 +35,15 @@ const DEFAULT_TIMEOUT: f64 = 5.0;
 /// any other webhook, and it is signed only where it has a `secret`.
 ///
 /// # Errors
-/// Every fault that was found, with its JSON pointer in the event; never an empty list.
-pub fn read(value: &Value) -> Result<Subscription, Vec<FieldError>> {
+/// Every fault that was found, with its JSON pointer in the event, as one text.
+pub fn read(value: &Value) -> Result<Subscription, String> {
+    checked(value).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        faults.join("; ")
+    })
+}
+
+fn checked(value: &Value) -> Result<Subscription, Vec<FieldError>> {
     let fail = |at: String, message: String| FieldError {
         pointer: at,
         message,
@@ -86,20 +93,6 @@ pub fn read(value: &Value) -> Result<Subscription, Vec<FieldError>> {
     Ok(draft.create(Timestamp::UNIX_EPOCH)?.subscription)
 }
 
-/// The same for whoever only wants to know.
-///
-/// # Errors
-/// All faults in one sentence each.
-pub fn check(value: &Value) -> Result<(), String> {
-    read(value).map(|_| ()).map_err(|faults| in_words(&faults))
-}
-
-/// Faults as one text.
-pub fn in_words(faults: &[FieldError]) -> String {
-    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    faults.join("; ")
-}
-
 /// The id of an endpoint for a customer's events: the same URL always has the same one, so that its failures and its pace are counted
 /// together. Keyed, because ids are seen by more people than URLs.
 pub fn id_of(webhook: &Subscription, customer: Option<&Customer>, key: &SealingKey) -> WebhookId {
@@ -137,10 +130,10 @@ pub fn from_header(
     delivery_id: &str,
     key: Option<&SealingKey>,
 ) -> Result<Subscription, SealError> {
-    let unreadable = |why: &str| SealError::Unreadable(why.to_owned());
-    let sealed: Sealed = serde_json::from_str(text).map_err(|_| unreadable(text))?;
+    let sealed: Sealed =
+        serde_json::from_str(text).map_err(|_| SealError::Unreadable(text.to_owned()))?;
     let value: Value = seal::open(&sealed, delivery_id, webhook, key)?;
-    let found = read(&value).map_err(|faults| unreadable(&in_words(&faults)))?;
+    let found = read(&value).map_err(SealError::Unreadable)?;
     Ok(Subscription {
         id: webhook.clone(),
         customer: customer.cloned(),
@@ -163,7 +156,7 @@ mod tests {
     }
 
     fn fault(value: Value) -> String {
-        check(&value).unwrap_err()
+        read(&value).unwrap_err()
     }
 
     #[test]

@@ -30,15 +30,6 @@ fn event(n: usize, webhook: Value) -> Value {
     json!({"event_type": "job.completed", "customer": 1, "job": {"id": n, "result": "up"}, "webhook": webhook})
 }
 
-/// Everything of a record, as text.
-fn whole(record: &Record) -> String {
-    let headers = record.headers.iter();
-    let headers = headers.flat_map(|(name, value)| [Some(name.as_bytes()), value.as_deref()]);
-    let parts = [record.key.as_deref(), record.payload.as_deref()];
-    let parts = parts.into_iter().chain(headers).flatten();
-    parts.map(String::from_utf8_lossy).collect()
-}
-
 /// Every record of Postrider's own topics.
 fn ours(cluster: &Cluster) -> Vec<(String, Record)> {
     let prefix = cluster.name("postrider.");
@@ -52,22 +43,6 @@ fn ours(cluster: &Cluster) -> Vec<(String, Record)> {
                 .map(move |record| (topic.clone(), record))
         })
         .collect()
-}
-
-/// Runs a command on the router's configuration; its standard output.
-fn postrider(router: &Router<'_>, arguments: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("postrider.toml");
-    std::fs::write(&file, router.config_text()).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .arg("--config")
-        .arg(&file)
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
 }
 
 #[test]
@@ -140,21 +115,18 @@ fn an_event_goes_to_the_webhook_that_it_carries_and_nobody_else_sees_that() {
     let since = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(5);
     let until = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1);
     let (since, until) = (since.to_string(), until.to_string());
-    postrider(
-        &router,
-        &[
-            "dead-letters",
-            "replay",
-            "--never-delivered",
-            "--webhook",
-            "wh_late",
-            "--since",
-            &since,
-            "--until",
-            &until,
-            "--yes",
-        ],
-    );
+    router.command(&[
+        "dead-letters",
+        "replay",
+        "--never-delivered",
+        "--webhook",
+        "wh_late",
+        "--since",
+        &since,
+        "--until",
+        &until,
+        "--yes",
+    ]);
     let late = others.wait_for_accepted(2, SOON).pop().unwrap();
     assert!(!String::from_utf8_lossy(&late.body).contains(LEAK));
 
@@ -171,7 +143,7 @@ fn an_event_goes_to_the_webhook_that_it_carries_and_nobody_else_sees_that() {
     assert_eq!(paths.len(), 101);
     assert!(!router.app().metrics().page().unwrap().contains("inline_"));
     for (topic, record) in ours(&cluster) {
-        let text = whole(&record);
+        let text = record.whole();
         assert!(!text.contains(LEAK), "{topic}: {text}");
         let catalog = topic.ends_with("subscriptions");
         assert!(!(catalog && text.contains("inline")), "{text}");
@@ -205,7 +177,7 @@ fn one_that_fails_is_tried_again_and_dies_and_is_replayed_with_its_credentials()
     let requests = own.requests();
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].id(), requests[1].id());
-    assert!(!whole(died).contains("right"));
+    assert!(!died.whole().contains("right"));
 
     // Three that never can be delivered; whoever else wants the events gets them.
     let mut private = patience.clone();
@@ -236,14 +208,14 @@ fn one_that_fails_is_tried_again_and_dies_and_is_replayed_with_its_credentials()
 
     // A replay sends the first one as it was; those that cannot be read are dead letters again, and not lost.
     is_mended.store(true, Ordering::Release);
-    postrider(&router, &["dead-letters", "replay", "--yes"]);
+    router.command(&["dead-letters", "replay", "--yes"]);
     let arrived = own.wait_for_accepted(1, SOON).pop().unwrap();
     assert_eq!(arrived.id(), requests[0].id());
     assert_eq!(arrived.header("x-key"), Some("right"));
     let again = router.wait_for_dead_letters(7);
     let rejected = |letter: &&Record| letter.header("postrider-reason") == Some("rejected");
     assert_eq!(again.iter().filter(rejected).count(), 4);
-    let shown = postrider(&router, &["dead-letters", "list"]);
+    let shown = router.command(&["dead-letters", "list"]);
     assert!(!shown.contains("right"), "{shown}");
 }
 
@@ -346,7 +318,7 @@ fn the_api_and_the_command_line_say_what_is_wrong_with_one() {
     ] {
         let file = folder.path().join("event.json");
         std::fs::write(&file, event.to_string()).unwrap();
-        let text = postrider(&router, &["explain", "--event", file.to_str().unwrap()]);
+        let text = router.command(&["explain", "--event", file.to_str().unwrap()]);
         assert!(text.contains(said), "{text}");
     }
     // Nobody can open one without a key, so it is not begun.

@@ -51,17 +51,6 @@ fn postrider(config: &Path, arguments: &[&str]) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// Key, payload and headers.
-fn whole(record: &Record) -> String {
-    let headers = record.headers.iter();
-    let headers = headers.flat_map(|(name, value)| [Some(name.as_bytes()), value.as_deref()]);
-    let parts = [record.key.as_deref(), record.payload.as_deref()];
-    let parts = parts.into_iter().chain(headers).flatten();
-    parts
-        .map(|part| format!("{}\n", String::from_utf8_lossy(part)))
-        .collect()
-}
-
 #[test]
 fn no_secret_is_in_a_log_a_topic_the_history_an_answer_or_an_export() {
     let cluster = Cluster::named("leaks");
@@ -189,7 +178,7 @@ fn no_secret_is_in_a_log_a_topic_the_history_an_answer_or_an_export() {
         }
         topics += 1;
         let knows_urls = topic.ends_with("subscriptions") || topic.ends_with("audit");
-        let text: String = records.iter().map(whole).collect();
+        let text: String = records.iter().map(Record::whole).collect();
         places.push(place(topic, text, knows_urls));
     }
     assert!(topics >= 4, "{topics}");

@@ -187,8 +187,7 @@ impl Known {
     /// The dead letters of another program's topic, if one is named.
     fn foreign(&self, topic: Option<&str>) -> Result<Option<Replaying>, Problem> {
         let Some(topic) = topic else { return Ok(None) };
-        let is_there = self.replaying.has_topic(topic);
-        if !is_there.map_err(|fault| unavailable(&fault))? {
+        if !self.has_topic(topic)? {
             return Err(Problem::of_parameter(
                 "topic",
                 format!("there is no topic {topic}"),
@@ -197,22 +196,20 @@ impl Known {
         Ok(Some(self.replaying.on(topic)))
     }
 
+    fn has_topic(&self, topic: &str) -> Result<bool, Problem> {
+        let is_there = self.replaying.has_topic(topic);
+        is_there.map_err(|fault| unavailable(&fault))
+    }
+
     /// Into our own topics nothing is written but what we made.
     fn must_be_a_source(&self, topic: &str) -> Result<(), Problem> {
         let refused = |why: String| Problem::at("/into", format!("`into`: {why}"));
-        let prefix = self
-            .running
-            .ways
-            .topics
-            .subscriptions
-            .strip_suffix("subscriptions");
-        if prefix.is_some_and(|prefix| topic.starts_with(prefix)) {
+        if self.running.ways.topics.are_ours(topic) {
             return Err(refused(format!(
                 "{topic} is one of our own topics; name a source topic"
             )));
         }
-        let is_there = self.replaying.has_topic(topic);
-        if is_there.map_err(|fault| unavailable(&fault))? {
+        if self.has_topic(topic)? {
             return Ok(());
         }
         Err(refused(format!(

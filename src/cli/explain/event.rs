@@ -89,8 +89,8 @@ pub(super) fn explain(arguments: &Explain, path: &Path, config: &Config) -> Answ
         Output::Json => output::print_json(&json!({
             "decodable": true,
             "event": {"event_type": event.event_type, "customer": event.customer},
-            "inline_webhook": event.inline.as_ref().map(|carried| match inline::check(carried) {
-                Ok(()) => json!({"fate": Fate::Delivered.as_str()}),
+            "inline_webhook": event.inline.as_ref().map(|carried| match inline::read(carried) {
+                Ok(_) => json!({"fate": Fate::Delivered.as_str()}),
                 Err(why) => json!({"fate": DeadReason::Rejected.as_str(), "reason": why}),
             }),
             "webhooks": rows,
@@ -170,9 +170,9 @@ fn text(event: &Event, rows: &[Row], all: bool, config: &Config) -> String {
         rows.len() - count(Fate::NotWanted),
         rows.len()
     ));
-    match event.inline.as_ref().map(inline::check) {
+    match event.inline.as_ref().map(inline::read) {
         None => {}
-        Some(Ok(())) => text.push_str("it goes to the webhook that it carries too\n"),
+        Some(Ok(_)) => text.push_str("it goes to the webhook that it carries too\n"),
         Some(Err(why)) => text.push_str(&format!(
             "the webhook that it carries cannot be used, so for that it becomes a dead letter: {}\n",
             escaped(&why)

@@ -10,7 +10,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -63,8 +62,8 @@ pub(super) struct ConnectTimedOut(Duration);
 pub(super) struct PlainClient(legacy::Client<Connector, Full<Bytes>>);
 
 impl PlainClient {
-    pub(super) fn new(resolver: Arc<GuardedResolver>, connect_timeout: Duration) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver(resolver));
+    pub(super) fn new(resolver: GuardedResolver, connect_timeout: Duration) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.set_nodelay(true);
         // Among several addresses the time is divided, as reqwest does.
         connector.set_connect_timeout(Some(connect_timeout));
@@ -111,10 +110,7 @@ fn charge() {
     }
 }
 
-#[derive(Clone)]
-struct Resolver(Arc<GuardedResolver>);
-
-impl Service<Name> for Resolver {
+impl Service<Name> for GuardedResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = ResolveError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ResolveError>> + Send>>;
@@ -124,7 +120,7 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let resolver = Arc::clone(&self.0);
+        let resolver = self.clone();
         Box::pin(async move { Ok(resolver.reachable(name.as_str()).await?.into_iter()) })
     }
 }
@@ -132,12 +128,12 @@ impl Service<Name> for Resolver {
 /// hyper's connector, with one limit for the lookup and the connecting.
 #[derive(Clone)]
 struct Connector {
-    connector: HttpConnector<Resolver>,
+    connector: HttpConnector<GuardedResolver>,
     connect_timeout: Duration,
 }
 
 impl Service<hyper::Uri> for Connector {
-    type Response = <HttpConnector<Resolver> as Service<hyper::Uri>>::Response;
+    type Response = <HttpConnector<GuardedResolver> as Service<hyper::Uri>>::Response;
     type Error = AnyError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, AnyError>> + Send>>;
 

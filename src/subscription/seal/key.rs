@@ -10,6 +10,8 @@ use chacha20poly1305::aead::KeyInit;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use super::super::identity::hex;
+
 /// Why a text is not a sealing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
@@ -46,11 +48,7 @@ impl SealingKey {
             .map_err(|_| InvalidKey::WrongLength(bytes.len()))?;
         let naming = <Hmac<Sha256> as KeyInit>::new_from_slice(&bytes)
             .map_err(|_| InvalidKey::WrongLength(bytes.len()))?;
-        let id = Sha256::digest(&bytes)
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let id = hex(&Sha256::digest(&bytes), 4);
         Ok(Self {
             cipher,
             id,
@@ -86,12 +84,7 @@ impl SealingKey {
             mac.update(&text.len().to_be_bytes());
             mac.update(text.as_bytes());
         }
-        let digest = mac.finalize().into_bytes();
-        digest
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&mac.finalize().into_bytes(), 16)
     }
 
     /// What seals.

@@ -68,6 +68,17 @@ impl Record {
         std::str::from_utf8(value.as_deref()?).ok()
     }
 
+    /// Key, payload, and names and values of headers, a line each: to look whether something is anywhere in it.
+    pub fn whole(&self) -> String {
+        let headers = self.headers.iter();
+        let headers = headers.flat_map(|(name, value)| [Some(name.as_bytes()), value.as_deref()]);
+        let parts = [self.key.as_deref(), self.payload.as_deref()];
+        let parts = parts.into_iter().chain(headers).flatten();
+        parts
+            .map(|part| format!("{}\n", String::from_utf8_lossy(part)))
+            .collect()
+    }
+
     /// The payload as text, for assertions that print well.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(self.payload.as_deref().unwrap_or_default()).into_owned()

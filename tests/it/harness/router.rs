@@ -140,6 +140,22 @@ impl<'a> Router<'a> {
         &self.text
     }
 
+    /// Runs the binary on this configuration; its standard output.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("postrider.toml");
+        std::fs::write(&file, &self.text).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_postrider"))
+            .arg("--config")
+            .arg(&file)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// One more instance in the same groups.
     pub fn add_instance(&mut self, stages: Stages) {
         let app = self

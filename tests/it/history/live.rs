@@ -19,25 +19,6 @@ on_both! {
     a_running_router_forgets_what_is_older_than_its_retention
 }
 
-/// The binary, with a router's configuration.
-fn postrider(router: &Router<'_>, arguments: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("postrider.toml");
-    std::fs::write(&file, router.config_text()).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .arg("--config")
-        .arg(&file)
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn count(router: &Router<'_>, status: Option<Status>) -> u64 {
     let filter = DeliveryFilter {
         status,
@@ -97,26 +78,23 @@ fn every_ending_is_told_and_a_rebuild_tells_the_same(base: &Base) {
     });
     let live = everything(store);
     assert_eq!((live.0.len(), live.1.len()), (12, 3));
-    let said = postrider(&router, &["history", "rebuild"]);
+    let said = router.command(&["history", "rebuild"]);
     assert!(said.contains("made anew from"), "{said}");
     assert_eq!(everything(store), live);
     assert!(store.delivery(&mine, &held).unwrap().is_some());
     assert_eq!(store.delivery(&theirs, &held).unwrap(), None);
 
-    let list = postrider(
-        &router,
-        &[
-            "deliveries",
-            "list",
-            "--status",
-            "failed",
-            "--output",
-            "json",
-        ],
-    );
+    let list = router.command(&[
+        "deliveries",
+        "list",
+        "--status",
+        "failed",
+        "--output",
+        "json",
+    ]);
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list["results"].as_array().unwrap().len(), 3);
-    let shown = postrider(&router, &["deliveries", "show", &failed]);
+    let shown = router.command(&["deliveries", "show", &failed]);
     assert!(
         shown.contains("attempt 2 at") && shown.contains("server_error 500"),
         "{shown}"
