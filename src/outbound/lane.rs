@@ -241,15 +241,16 @@ impl<T> Lane<T> {
             }
             self.gate_closed_until = None;
         }
-        if let Some(limiter) = &mut self.limiter
-            && let Err(wait) = limiter.try_take(now)
-        {
-            return Turn::NotBefore(now + wait);
-        }
         match self.breaker.pass(now) {
             Pass::Go => {}
             Pass::Wait => return Turn::Nothing,
             Pass::NotBefore(at) => return Turn::NotBefore(at),
+        }
+        if let Some(limiter) = &mut self.limiter
+            && let Err(wait) = limiter.try_take(now)
+        {
+            self.breaker.withdrawn();
+            return Turn::NotBefore(now + wait);
         }
         match self.queue.pop_front() {
             None => Turn::Nothing,
@@ -260,6 +261,13 @@ impl<T> Lane<T> {
                 self.in_flight += 1;
                 Turn::Send(next.item)
             }
+        }
+    }
+
+    /// What [`Lane::turn`] gave out is sent now.
+    pub fn sent(&mut self, now: Duration) {
+        if let Some(limiter) = &mut self.limiter {
+            limiter.sent(now);
         }
     }
 
@@ -288,6 +296,9 @@ impl<T> Lane<T> {
     /// What [`Lane::turn`] gave out was not sent after all.
     pub fn withdrawn(&mut self) {
         self.breaker.withdrawn();
+        if let Some(limiter) = &mut self.limiter {
+            limiter.withdrawn();
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 

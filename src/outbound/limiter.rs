@@ -1,7 +1,7 @@
 //! Says when the next request of a webhook may go, and gives away future slots to what does not fit now.
 //!
 //! Keeps promise 5: there is one limiter for a webhook in the fleet, in the lane that owns it, and it starts empty, so
-//! that a change of owner never adds a second burst. Pure: the time is a parameter, as a monotonic offset from any start.
+//! that a change of owner never adds a second burst. What counts is when requests are sent, not when they may be. Pure: the time is a parameter, as a monotonic offset from any start.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Limiter {
     interval: u64,
     /// What a full bucket holds beyond one request, in nanoseconds.
     tolerance: u64,
+    /// Requests that have taken a slot and are not on their way yet.
+    unsent: u64,
     /// When the slot after the last one given away begins.
     tail: u64,
 }
@@ -77,20 +79,45 @@ impl Limiter {
             arrival,
             interval,
             tolerance,
+            unsent: 0,
             tail: 0,
         }
     }
 
-    /// Takes a slot now.
+    /// Takes a slot now, for a request that [`Self::sent`] or [`Self::withdrawn`] is to be told of.
     ///
     /// # Errors
-    /// The time to wait until one is free, if nothing else takes it; never zero.
+    /// The time to wait until one is free, if nothing else takes it and what has taken one is sent; never zero.
     pub fn try_take(&mut self, now: Duration) -> Result<(), Duration> {
         let now = nanos(now);
+        self.hold(now);
         self.governor.clock().0.store(now, Relaxed);
         self.governor
             .check()
-            .map_err(|not_until| not_until.wait_time_from(Nanos::new(now)))
+            .map_err(|not_until| not_until.wait_time_from(Nanos::new(now)))?;
+        self.unsent += 1;
+        Ok(())
+    }
+
+    /// One of those that took a slot goes now.
+    pub fn sent(&mut self, now: Duration) {
+        self.hold(nanos(now));
+        self.withdrawn();
+    }
+
+    /// One of those that took a slot will not go. Its slot is not given back.
+    pub fn withdrawn(&mut self) {
+        self.unsent = self.unsent.saturating_sub(1);
+    }
+
+    /// Counts what is not on its way yet as taken now: on a busy machine requests are sent long after they took their slots, and with a
+    /// bucket that had filled meanwhile others would follow at once, so that the endpoint saw more in a second than it allows.
+    fn hold(&mut self, now: u64) {
+        if self.unsent > 0 {
+            let held = now.saturating_add(self.unsent.saturating_mul(self.interval));
+            self.arrival
+                .store(self.arrival.load(Relaxed).max(held), Relaxed);
+        }
     }
 
     /// Gives away the next slot that is free once the `waiting_in_lane` deliveries have gone, and says how far off it is.

@@ -44,7 +44,51 @@ fn limits() -> impl Strategy<Value = RateLimit> {
     )
 }
 
+/// Takes a slot and sends at once.
+fn take(limiter: &mut Limiter, now: Duration) -> bool {
+    let is_taken = limiter.try_take(now).is_ok();
+    if is_taken {
+        limiter.sent(now);
+    }
+    is_taken
+}
+
 proptest! {
+    #[test]
+    fn however_late_requests_are_sent_no_window_holds_more_than_rate_and_burst(
+        limit in limits(), steps in prop::collection::vec((0..300_u64, 0..4_u8), 1..300)
+    ) {
+        let interval = limit.interval();
+        let mut limiter = Limiter::new(&limit, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        let mut waiting = 0;
+        let mut sent: Vec<Duration> = Vec::new();
+        for (percents, what) in steps {
+            now += interval.mul_f64(percents as f64 / 100.0);
+            match what {
+                // As a busy machine lets them go: all at once.
+                0 => while waiting > 0 {
+                    waiting -= 1;
+                    limiter.sent(now);
+                    sent.push(now);
+                },
+                1 if waiting > 0 => {
+                    waiting -= 1;
+                    limiter.withdrawn();
+                }
+                _ => while limiter.try_take(now).is_ok() {
+                    waiting += 1;
+                },
+            }
+        }
+        for (first, start) in sent.iter().enumerate() {
+            for (last, end) in sent.iter().enumerate().skip(first) {
+                let allowed = (*end - *start).as_nanos() / interval.as_nanos() + u128::from(limit.burst);
+                prop_assert!((last - first + 1) as u128 <= allowed, "{} in {:?}", last - first + 1, *end - *start);
+            }
+        }
+    }
+
     #[test]
     fn the_limiter_agrees_with_a_naive_bucket_and_no_window_holds_more_than_rate_and_burst(
         limit in limits(), steps in prop::collection::vec(0..400_u64, 1..300)
@@ -61,7 +105,10 @@ proptest! {
             let answer = limiter.try_take(now);
             prop_assert_eq!(answer.is_ok(), bucket.try_take(now), "at {:?}", now);
             match answer {
-                Ok(()) => taken.push(now),
+                Ok(()) => {
+                    limiter.sent(now);
+                    taken.push(now);
+                }
                 Err(wait) => prop_assert!(wait > Duration::ZERO && wait <= interval),
             }
         }
@@ -78,7 +125,7 @@ proptest! {
         let mut limiter = Limiter::new(&limit, Duration::ZERO);
         let now = Duration::from_nanos(later);
         for _ in 0..takes {
-            let _ = limiter.try_take(now);
+            take(&mut limiter, now);
         }
         if let Err(wait) = limiter.try_take(now) {
             prop_assert!(limiter.try_take(now + wait - Duration::from_nanos(1)).is_err());
@@ -102,13 +149,14 @@ proptest! {
                 now += wait;
                 prop_assert_eq!(limiter.try_take(now), Ok(()));
             }
+            limiter.sent(now);
         }
         if slots[0] > now {
             prop_assert!(limiter.try_take(slots[0] - Duration::from_nanos(1)).is_err(), "an earlier slot was free");
         }
         for slot in slots {
             prop_assert!(slot >= now);
-            prop_assert_eq!(limiter.try_take(slot), Ok(()));
+            prop_assert!(take(&mut limiter, slot));
         }
     }
 
@@ -119,6 +167,9 @@ proptest! {
         let mut limiter = Limiter::new(&limit, now);
         let _ = limiter.try_take(now);
         let _ = limiter.try_take(Duration::ZERO);
+        limiter.sent(now);
+        limiter.withdrawn();
+        limiter.withdrawn();
         let _ = limiter.reserve(now, waiting);
         let _ = limiter.reserve(Duration::ZERO, 0);
         let _ = limiter.has_reservations(now);
@@ -135,12 +186,8 @@ fn a_new_limiter_has_no_burst_to_give() {
     let start = Duration::from_secs(1000);
     let mut limiter = Limiter::new(&limit, start);
     assert_eq!(limiter.try_take(start), Err(Duration::from_millis(100)));
-    assert_eq!(limiter.try_take(start + Duration::from_millis(100)), Ok(()));
-    assert!(
-        limiter
-            .try_take(start + Duration::from_millis(100))
-            .is_err()
-    );
+    assert!(take(&mut limiter, start + Duration::from_millis(100)));
+    assert!(!take(&mut limiter, start + Duration::from_millis(100)));
 }
 
 #[test]
@@ -152,7 +199,7 @@ fn a_backlog_gets_the_whole_rate() {
     };
     let mut limiter = Limiter::new(&limit, Duration::ZERO);
     let taken = (0..10_000)
-        .filter(|millis| limiter.try_take(Duration::from_millis(*millis)).is_ok())
+        .filter(|millis| take(&mut limiter, Duration::from_millis(*millis)))
         .count();
     assert!((498..=500).contains(&taken), "{taken} in 10 s at 50/s");
 }

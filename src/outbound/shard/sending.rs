@@ -25,6 +25,9 @@ impl Shard {
         endpoint: Rc<Result<Endpoint, String>>,
         labelled: bool,
     ) {
+        if let Some(lane) = self.lanes.borrow_mut().get_mut(&submission.webhook.id) {
+            lane.lane.sent(self.now());
+        }
         let started_at = unix();
         let started_at_ms = i64::try_from(started_at.as_millis()).unwrap_or(i64::MAX);
         let delivery = &mut submission.delivery;

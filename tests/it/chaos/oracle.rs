@@ -71,6 +71,8 @@ pub struct Hit {
     pub instance: u8,
     /// Milliseconds since the run began, when its head had arrived.
     pub at_ms: u32,
+    /// How long it may have waited for this process before that.
+    pub late_ms: u16,
     /// Seconds of `Retry-After` in the answer.
     pub retry_after: u8,
     /// Of the `webhook-id`, shortened.
@@ -157,6 +159,8 @@ pub struct Oracle {
     pub zombies: u64,
     pub unjudged: u64,
     pub longest_silence_ms: u32,
+    /// The longest that requests have waited for the receivers.
+    pub latest_ms: u16,
     pub checked: [u64; 10],
     pub failed: [u64; 10],
     pub violations: Vec<Violation>,

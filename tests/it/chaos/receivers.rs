@@ -2,7 +2,7 @@
 //! body) no HTTP library does on purpose.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,36 @@ impl Trouble {
 struct Desk {
     seed: u64,
     began: Instant,
+    /// When the receivers' thread last showed that it runs, and how late it was.
+    ticked_ms: AtomicU32,
+    tick_late_ms: AtomicU32,
     oracle: Arc<Mutex<Oracle>>,
     troubles: [AtomicU8; HOOKS.len()],
+}
+
+/// How often the receivers' thread shows that it runs.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Desk {
+    fn now_ms(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
+    fn beyond_tick(&self, now_ms: u32) -> u32 {
+        now_ms.saturating_sub(self.ticked_ms.load(SeqCst) + TICK.as_millis() as u32)
+    }
+
+    fn tick(&self) {
+        let now_ms = self.now_ms();
+        self.tick_late_ms.store(self.beyond_tick(now_ms), SeqCst);
+        self.ticked_ms.store(now_ms, SeqCst);
+    }
+
+    /// How long what is read now may have waited for this thread: on a busy machine it is others' turn, or the oracle is busy.
+    fn late_ms(&self, now_ms: u32) -> u16 {
+        let late = self.tick_late_ms.load(SeqCst).max(self.beyond_tick(now_ms));
+        late.try_into().unwrap_or(u16::MAX)
+    }
 }
 
 /// The server, on a thread of its own; gone when dropped.
@@ -74,8 +102,17 @@ impl Receivers {
         let desk = Arc::new(Desk {
             seed,
             began,
+            ticked_ms: AtomicU32::new(0),
+            tick_late_ms: AtomicU32::new(0),
             oracle,
             troubles: [const { AtomicU8::new(0) }; HOOKS.len()],
+        });
+        let ticking = desk.clone();
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                ticking.tick();
+            }
         });
         let served = desk.clone();
         runtime.spawn(async move {
@@ -114,6 +151,7 @@ struct Request {
     event: Option<u32>,
     whole: bool,
     at_ms: u32,
+    late_ms: u16,
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, desk: Arc<Desk>) {
@@ -165,7 +203,8 @@ async fn read(stream: &mut BufReader<TcpStream>, desk: &Desk) -> Option<Request>
             _ => {}
         }
     }
-    let at_ms = desk.began.elapsed().as_millis() as u32;
+    let at_ms = desk.now_ms();
+    let late_ms = desk.late_ms(at_ms);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     let event = Event::number_in(&body);
@@ -178,6 +217,7 @@ async fn read(stream: &mut BufReader<TcpStream>, desk: &Desk) -> Option<Request>
         event,
         whole,
         at_ms,
+        late_ms,
     })
 }
 
@@ -197,6 +237,7 @@ async fn answer(
             status,
             instance,
             at_ms: request.at_ms,
+            late_ms: request.late_ms,
             retry_after,
             id: request.id,
             whole: request.whole,

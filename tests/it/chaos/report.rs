@@ -82,6 +82,10 @@ impl Report<'_> {
                 "longest silence with work and a way",
                 format!("{} ms", self.oracle.longest_silence_ms),
             ),
+            (
+                "longest that requests waited for the receivers",
+                format!("{} ms", self.oracle.latest_ms),
+            ),
             ("requests of zombies", self.oracle.zombies.to_string()),
             (
                 "routers that ended by themselves",

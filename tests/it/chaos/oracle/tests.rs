@@ -32,6 +32,7 @@ fn hit(at_ms: u32, attempt: u8, status: u16) -> Hit {
         status,
         instance: 1,
         at_ms,
+        late_ms: 0,
         retry_after: 0,
         id: 7,
         whole: true,
@@ -304,6 +305,20 @@ fn more_than_limit_and_burst_in_a_second_is_told() {
         instance: 2,
         ..hit(1500, 1, 200)
     });
+    assert_eq!(oracle.failed[9], 1);
+}
+
+#[test]
+fn what_the_receivers_kept_waiting_is_not_held_against_the_routers() {
+    let mut oracle = oracle();
+    for late_ms in [0, 0, 0, 500] {
+        oracle.hit(Hit {
+            late_ms,
+            ..hit(1000, 1, 200)
+        });
+    }
+    assert_eq!(oracle.failed[9], 0, "half a second at 2/s");
+    oracle.hit(hit(1000, 1, 200));
     assert_eq!(oracle.failed[9], 1);
 }
 
