@@ -1,12 +1,10 @@
 //! Questions about deliveries: a page of them, one with its attempts, statistics. Each walks an index from its newest end, so a page
 //! costs what it shows and not what there is.
 
-use std::collections::BTreeMap;
-
 use super::database::Row;
 use super::query::{
-    Conditions, Deliveries, DeliveryCursor, DeliveryFilter, MOST_ROWS, Page, ResponseTimes, Scope,
-    Statistics, Told,
+    Begin, Conditions, Deliveries, DeliveryFilter, MOST_ROWS, ResponseTimes, Scope, Statistics,
+    Told,
 };
 use super::rows::{AttemptRow, DeliveryRow, Status};
 use super::{Fault, Store, schema};
@@ -18,7 +16,7 @@ const NEWEST: i64 = 1000;
 const MOST_ATTEMPTS: i64 = 1000;
 
 impl Store {
-    /// Deliveries, newest first, behind a cursor; at most 200.
+    /// A page of deliveries; at most 200.
     ///
     /// # Errors
     /// The database is away.
@@ -26,20 +24,27 @@ impl Store {
         &self,
         scope: &Scope,
         filter: &DeliveryFilter,
-        after: Option<&DeliveryCursor>,
+        from: &Begin,
         limit: u32,
     ) -> Result<Deliveries, Fault> {
         let limit = limit.clamp(1, MOST_ROWS);
         let mut conditions = filtered(scope, filter);
-        if let Some(after) = after {
-            let time = conditions.place(after.created_at_ms);
-            let id = conditions.place(after.id.as_str());
-            conditions.and_text(&format!("(created_at, id) < ({time}, {id})"));
+        let beyond = match from {
+            Begin::Newest => None,
+            Begin::OlderThan(place) => Some(("<", place)),
+            Begin::NewerThan(place) => Some((">", place)),
+        };
+        if let Some((comparison, place)) = beyond {
+            let time = conditions.place(place.created_at_ms);
+            let id = conditions.place(place.id.as_str());
+            conditions.and_text(&format!("(created_at, id) {comparison} ({time}, {id})"));
         }
-        // One more than is shown tells whether there is a next page.
+        let is_back = matches!(from, Begin::NewerThan(_));
+        let order = if is_back { "ASC" } else { "DESC" };
+        // One more than is shown tells whether there is another page that way.
         let most = conditions.place(limit + 1);
         let text = format!(
-            "SELECT {COLUMNS} FROM postrider_deliveries{} ORDER BY created_at DESC, id DESC LIMIT {most}",
+            "SELECT {COLUMNS} FROM postrider_deliveries{} ORDER BY created_at {order}, id {order} LIMIT {most}",
             conditions.text()
         );
         let mut rows = self
@@ -50,11 +55,19 @@ impl Store {
         let shown = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_more = rows.len() > shown;
         rows.truncate(shown);
-        let next = rows.last().filter(|_| is_more).map(|last| DeliveryCursor {
-            created_at_ms: last.created_at_ms,
-            id: last.id.clone(),
-        });
-        Ok(Page { rows, next })
+        if is_back {
+            rows.reverse();
+        }
+        // The way that it came from, there is at least the place itself.
+        Ok(Deliveries {
+            rows,
+            has_older: is_back || is_more,
+            has_newer: match from {
+                Begin::Newest => false,
+                Begin::OlderThan(_) => true,
+                Begin::NewerThan(_) => is_more,
+            },
+        })
     }
 
     /// One delivery with its attempts; `None` where there is none that may be seen.
@@ -171,36 +184,6 @@ impl Store {
         }
         times.sort_unstable();
         Ok(summary(&times))
-    }
-
-    /// How many deliveries there are by webhook and status, of webhooks whose deliveries did not all succeed or that are asked for.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub fn unsuccessful(
-        &self,
-        scope: &Scope,
-    ) -> Result<BTreeMap<(String, &'static str), u64>, Fault> {
-        let mut conditions = Conditions::within(scope);
-        conditions.and_text("status <> 'success'");
-        let text = format!(
-            "SELECT webhook, status, count(*) FROM postrider_deliveries{} GROUP BY webhook, status",
-            conditions.text()
-        );
-        self.read(&text, &conditions.values)?
-            .into_iter()
-            .map(|mut row| {
-                let webhook = row.text()?;
-                let status: Status = row
-                    .text()?
-                    .parse()
-                    .map_err(|_| Fault::Row("an unknown status"))?;
-                Ok((
-                    (webhook, status.as_str()),
-                    u64::try_from(row.number()?).unwrap_or(0),
-                ))
-            })
-            .collect()
     }
 }
 

@@ -8,7 +8,6 @@
 
 mod database;
 mod delivery_queries;
-mod letter_queries;
 mod postgres;
 pub mod query;
 pub mod rows;

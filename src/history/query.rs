@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::database::Value;
-use super::rows::{AttemptRow, DeadLetterRow, DeliveryRow, Status};
+use super::rows::{AttemptRow, DeliveryRow, Status};
 
 /// Rows of one page at most.
 pub const MOST_ROWS: u32 = 200;
@@ -31,48 +31,44 @@ pub struct DeliveryFilter {
     pub until_ms: Option<i64>,
 }
 
-/// Which dead letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LetterFilter {
-    /// For those who may see all: one customer of them.
-    pub customer: Option<String>,
-    pub webhook: Option<String>,
-    pub reason: Option<String>,
-    pub event_type: Option<String>,
-    /// The HTTP status of the last attempt.
-    pub last_status: Option<u16>,
-    /// Died at this time or later.
-    pub since_ms: Option<i64>,
-    /// Died before this time.
-    pub until_ms: Option<i64>,
-}
-
-/// The last delivery of a page; the next page begins behind it.
+/// A place in the list of deliveries: that of one which is or was there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliveryCursor {
+pub struct Cursor {
     pub created_at_ms: i64,
     pub id: String,
 }
 
-/// The last dead letter of a page.
+/// Where a page of deliveries lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LetterCursor {
-    pub died_at_ms: i64,
-    pub partition: i32,
-    pub offset: i64,
+pub enum Begin {
+    /// At the beginning of the list.
+    Newest,
+    /// Behind a place.
+    OlderThan(Cursor),
+    /// Right before a place.
+    NewerThan(Cursor),
 }
 
-/// Rows, newest first, and where the next page begins, if there is one.
+/// A page of deliveries, newest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page<R, C> {
-    pub rows: Vec<R>,
-    pub next: Option<C>,
+pub struct Deliveries {
+    pub rows: Vec<DeliveryRow>,
+    /// Whether there is a page behind it.
+    pub has_older: bool,
+    /// Whether there is a page before it.
+    pub has_newer: bool,
 }
 
-/// A page of deliveries.
-pub type Deliveries = Page<DeliveryRow, DeliveryCursor>;
-/// A page of dead letters.
-pub type Letters = Page<DeadLetterRow, LetterCursor>;
+impl Deliveries {
+    /// Where the next page lies, if there is one.
+    pub fn next(&self) -> Option<Begin> {
+        let last = self.rows.last().filter(|_| self.has_older)?;
+        Some(Begin::OlderThan(Cursor {
+            created_at_ms: last.created_at_ms,
+            id: last.id.clone(),
+        }))
+    }
+}
 
 /// One delivery with all that is known of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -163,26 +163,6 @@ impl AttemptRow {
     }
 }
 
-/// A dead letter; its payload stays in the topic, at `partition` and `offset`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeadLetterRow {
-    pub topic: String,
-    pub partition: i32,
-    pub offset: i64,
-    pub delivery_id: Option<String>,
-    pub webhook: Option<String>,
-    pub customer: Option<String>,
-    pub event_type: Option<String>,
-    pub reason: String,
-    pub message: String,
-    pub attempts: Option<u32>,
-    pub last_status: Option<u16>,
-    pub died_at_ms: i64,
-    /// How often it had been replayed before.
-    pub replays: u32,
-    pub replayable: bool,
-}
-
 /// Where a record stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -199,7 +179,6 @@ pub struct Change {
     pub written_at_ms: Option<i64>,
     pub delivery: Option<DeliveryRow>,
     pub attempt: Option<AttemptRow>,
-    pub dead_letter: Option<DeadLetterRow>,
 }
 
 impl Change {

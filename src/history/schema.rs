@@ -2,7 +2,7 @@
 //! the same records give the same view, which is what makes a rebuild and a repetition harmless.
 
 /// Raised when the tables change; a view of another form is made anew.
-pub(super) const FORM: i64 = 3;
+pub(super) const FORM: i64 = 4;
 
 /// The ids of deliveries are hashes, and a tree of hashes costs a page of its own for each row once it is larger than the cache. So the
 /// tree that finds a delivery by its id is cut by time into buckets (see [`bucket`]): rows are written into the newest, which fits into the
@@ -36,17 +36,9 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     error_message TEXT, request_headers TEXT, response_headers TEXT, response_body TEXT,
     PRIMARY KEY (delivery_id, topic_partition, topic_offset)
 ) {suffix};
-CREATE TABLE IF NOT EXISTS postrider_dead_letters (
-    topic_partition BIGINT NOT NULL, topic_offset BIGINT NOT NULL, topic TEXT NOT NULL, delivery_id TEXT, webhook TEXT, customer TEXT, event_type TEXT,
-    reason TEXT NOT NULL, message TEXT NOT NULL, attempts BIGINT, last_status BIGINT, died_at BIGINT NOT NULL, replays BIGINT NOT NULL,
-    replayable BIGINT NOT NULL,
-    PRIMARY KEY (topic_partition, topic_offset)
-) {suffix};
-CREATE INDEX IF NOT EXISTS postrider_dead_letters_webhook ON postrider_dead_letters (webhook, died_at);
-CREATE INDEX IF NOT EXISTS postrider_dead_letters_customer ON postrider_dead_letters (customer, died_at);
-CREATE INDEX IF NOT EXISTS postrider_dead_letters_time ON postrider_dead_letters (died_at);
 ";
 
+/// Tables of earlier forms too.
 pub(super) const DROP: &str = "
 DROP TABLE IF EXISTS postrider_dead_letters;
 DROP TABLE IF EXISTS postrider_attempts;
@@ -121,10 +113,6 @@ last_failure_at = CASE WHEN excluded.last_failure_at IS NULL OR excluded.last_fa
 pub(super) const FORGET_WEBHOOKS: &str = "DELETE FROM postrider_webhooks WHERE
 COALESCE(last_success_at, 0) < $1 AND COALESCE(last_failure_at, 0) < $1";
 
-pub(super) const DEAD_LETTER: &str = "INSERT INTO postrider_dead_letters
-(topic_partition, topic_offset, topic, delivery_id, webhook, customer, event_type, reason, message, attempts, last_status, died_at, replays, replayable)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
-
 pub(super) const POSITION: &str =
     "INSERT INTO postrider_positions (topic, topic_partition, next_offset) VALUES ($1, $2, $3)
 ON CONFLICT (topic, topic_partition) DO UPDATE SET next_offset = excluded.next_offset";
@@ -132,12 +120,13 @@ ON CONFLICT (topic, topic_partition) DO UPDATE SET next_offset = excluded.next_o
 const OLD: &str =
     "SELECT id FROM postrider_deliveries WHERE created_at < $1 ORDER BY created_at, id LIMIT $2";
 
-/// Retention, a small batch of it: three statements, each with the time (Unix milliseconds) and the most rows.
-pub(super) fn forget() -> [String; 3] {
+/// Retention, a small batch of it: two statements, each with the time (Unix milliseconds) and the most rows.
+pub(super) fn forget() -> [String; 2] {
     [
-        "DELETE FROM postrider_dead_letters WHERE (topic_partition, topic_offset) IN
-         (SELECT topic_partition, topic_offset FROM postrider_dead_letters WHERE died_at < $1 ORDER BY died_at LIMIT $2)".to_owned(),
         format!("DELETE FROM postrider_attempts WHERE delivery_id IN ({OLD})"),
-        format!("DELETE FROM postrider_deliveries WHERE (bucket, id_hash) IN ({})", OLD.replacen("id", "bucket, id_hash", 1)),
+        format!(
+            "DELETE FROM postrider_deliveries WHERE (bucket, id_hash) IN ({})",
+            OLD.replacen("id", "bucket, id_hash", 1)
+        ),
     ]
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Fault;
 use super::database::{Database, Row, Statement, Value};
 use super::postgres::Postgres;
-use super::rows::{AttemptRow, Change, DeadLetterRow, DeliveryRow};
+use super::rows::{AttemptRow, Change, DeliveryRow};
 use super::schema;
 use super::sqlite::Sqlite;
 
@@ -153,9 +153,6 @@ impl Store {
                 let key = (schema::bucket(row.created_at_ms), schema::id_hash(&row.id));
                 deliveries.push((key, row, brief));
             }
-            if let Some(row) = &change.dead_letter {
-                rest.push(statement(schema::DEAD_LETTER, letter_values(row)));
-            }
             let place = &change.place;
             let next = positions
                 .entry((&place.topic, place.partition))
@@ -214,25 +211,22 @@ impl Store {
         self.prepare()
     }
 
-    /// Retention: deletes some of what is older than `before_ms` (Unix milliseconds), at most `most` deliveries and dead letters each;
-    /// the answer is whether there may be more.
+    /// Retention: deletes some of what is older than `before_ms` (Unix milliseconds), at most `most` deliveries; the
+    /// answer is whether there may be more.
     ///
     /// # Errors
     /// The database is away.
     pub fn forget(&self, before_ms: i64, most: u32) -> Result<bool, Fault> {
         self.prepare()?;
-        let values = || vec![before_ms.into(), most.into()];
-        let [letters, attempts, deliveries] = schema::forget().map(|text| Statement {
+        let forgotten = self.write(&schema::forget().map(|text| Statement {
             text: text.into(),
-            parameters: values(),
-        });
-        let letters = self.write(&[letters])?;
-        let deliveries = self.write(&[attempts, deliveries])?;
+            parameters: vec![before_ms.into(), most.into()],
+        }))?;
         self.write(&[statement(schema::FORGET_WEBHOOKS, vec![before_ms.into()])])?;
-        if letters + deliveries > 0 {
+        if forgotten > 0 {
             self.database.compact()?;
         }
-        Ok(letters.max(deliveries) >= u64::from(most))
+        Ok(forgotten >= u64::from(most))
     }
 
     /// What the view takes on disk.
@@ -309,24 +303,5 @@ fn attempt_values(row: &AttemptRow, change: &Change) -> Vec<Value> {
         row.request_headers.as_deref().into(),
         row.response_headers.as_deref().into(),
         row.response_body.as_deref().into(),
-    ]
-}
-
-fn letter_values(row: &DeadLetterRow) -> Vec<Value> {
-    vec![
-        i64::from(row.partition).into(),
-        row.offset.into(),
-        row.topic.as_str().into(),
-        row.delivery_id.as_deref().into(),
-        row.webhook.as_deref().into(),
-        row.customer.as_deref().into(),
-        row.event_type.as_deref().into(),
-        row.reason.as_str().into(),
-        row.message.as_str().into(),
-        row.attempts.into(),
-        row.last_status.into(),
-        row.died_at_ms.into(),
-        row.replays.into(),
-        i64::from(row.replayable).into(),
     ]
 }

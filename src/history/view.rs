@@ -59,7 +59,6 @@ pub fn nothing(record: &Record) -> Change {
         written_at_ms: record.timestamp_ms,
         delivery: None,
         attempt: None,
-        dead_letter: None,
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use postrider::history::query::{DeliveryFilter, Scope};
+use postrider::history::query::{Begin, DeliveryFilter, Scope};
 use postrider::history::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use postrider::history::{Store, store::Kind};
 
@@ -72,7 +72,6 @@ fn change(number: i64) -> Change {
             replay_id: None,
             reason: None,
         }),
-        dead_letter: None,
     }
 }
 
@@ -94,7 +93,7 @@ fn ask(store: &Store, name: &str, filter: &DeliveryFilter, scope: &Scope) {
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
             let started = Instant::now();
-            let page = store.deliveries(scope, filter, None, 50).unwrap();
+            let page = store.deliveries(scope, filter, &Begin::Newest, 50).unwrap();
             assert!(!page.rows.is_empty(), "{name}");
             started.elapsed()
         })

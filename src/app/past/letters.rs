@@ -9,8 +9,9 @@ use super::{Known, conflict, time, unavailable};
 use crate::pipeline::replaying::{self, Error, Replaying};
 use crate::retry::dead_letter;
 use crate::retry::replay::{Deed, Fate, Job, LetterFilter, Runner, State, Want};
+use crate::web::api::paging::From;
 use crate::web::api::past::{
-    Counts, DeadLetter, Left, LetterFrom, Letters, Order, Ordered, Replay, Selection, Tenant, Wish,
+    Counts, DeadLetter, Left, LetterPlace, Letters, Order, Ordered, Replay, Selection, Tenant, Wish,
 };
 use crate::web::api::problem::Problem;
 
@@ -152,7 +153,7 @@ impl Known {
         tenant: &Tenant,
         selection: &Selection,
         fate: Option<&str>,
-        from: LetterFrom,
+        from: From<LetterPlace>,
         size: usize,
     ) -> Result<Letters, Problem> {
         let _reading = Reading::begin(&self.readings)?;

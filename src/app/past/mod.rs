@@ -16,16 +16,17 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::health::Running;
-use crate::history::query::{DeliveryCursor, DeliveryFilter as Wanted};
+use crate::history::query::{Begin, Cursor, DeliveryFilter as Wanted};
 use crate::history::rows::{AttemptRow, DeliveryRow};
 use crate::history::webhook_queries::Recent;
 use crate::history::{Fault, Scope, Store};
 use crate::outbound::guard::Guard;
 use crate::pipeline::replaying::{Error, Replaying};
 use crate::subscription::Subscription;
+use crate::web::api::paging::{From, Slice};
 use crate::web::api::past::{
-    Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryPlace, LetterFrom, Letters, Order,
-    Ordered, Past, Replay, ResponseTimes, Selection, Statistics, Tenant, Told, Wish,
+    Attempt, Delivery, DeliveryFilter, DeliveryPlace, LetterPlace, Letters, Order, Ordered, Past,
+    Replay, ResponseTimes, Selection, Statistics, Tenant, Told, Wish,
 };
 use crate::web::api::problem::Problem;
 
@@ -145,20 +146,23 @@ impl Past for Known {
         &self,
         tenant: &Tenant,
         filter: &DeliveryFilter,
-        after: Option<&DeliveryPlace>,
+        from: From<DeliveryPlace>,
         size: usize,
-    ) -> Result<Deliveries, Problem> {
-        let after = after.map(|(created_at_ms, id)| DeliveryCursor {
-            created_at_ms: *created_at_ms,
-            id: id.clone(),
-        });
+    ) -> Result<Slice<DeliveryPlace, Delivery>, Problem> {
+        let from = match from {
+            From::Start => Begin::Newest,
+            From::After((created_at_ms, id)) => Begin::OlderThan(Cursor { created_at_ms, id }),
+            From::Before((created_at_ms, id)) => Begin::NewerThan(Cursor { created_at_ms, id }),
+        };
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let store = self.store()?;
-        let page = store.deliveries(&scope(tenant), &wanted(filter)?, after.as_ref(), size);
+        let page = store.deliveries(&scope(tenant), &wanted(filter)?, &from, size);
         let page = page.map_err(|fault| away(&fault))?;
-        Ok(Deliveries {
-            rows: page.rows.into_iter().map(delivery).collect(),
-            next: page.next.map(|next| (next.created_at_ms, next.id)),
+        let placed = |row: DeliveryRow| ((row.created_at_ms, row.id.clone()), delivery(row));
+        Ok(Slice {
+            rows: page.rows.into_iter().map(placed).collect(),
+            has_before: page.has_newer,
+            has_after: page.has_older,
         })
     }
 
@@ -209,7 +213,7 @@ impl Past for Known {
         tenant: &Tenant,
         selection: &Selection,
         fate: Option<&str>,
-        from: LetterFrom,
+        from: From<LetterPlace>,
         size: usize,
     ) -> Result<Letters, Problem> {
         self.read_letters(tenant, selection, fate, from, size)

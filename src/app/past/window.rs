@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::web::api::past::{DeadLetter, LetterFrom, LetterPlace, Letters};
+use crate::web::api::paging::{From, Slice};
+use crate::web::api::past::{DeadLetter, LetterPlace, Letters};
 
 /// The page that is asked for, while letters come in whatever order. It holds no more than the page (promise 6).
 pub(super) struct Window {
-    from: LetterFrom,
+    from: From<LetterPlace>,
     size: usize,
     kept: BTreeMap<LetterPlace, DeadLetter>,
     oldest: Option<LetterPlace>,
@@ -14,7 +15,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(from: LetterFrom, size: usize) -> Self {
+    pub(super) fn new(from: From<LetterPlace>, size: usize) -> Self {
         Self {
             from,
             size,
@@ -31,9 +32,9 @@ impl Window {
         let first = self.kept.first_key_value().map(|(key, _)| *key);
         let last = self.kept.last_key_value().map(|(key, _)| *key);
         match self.from {
-            LetterFrom::After(edge) if place >= edge => {}
-            LetterFrom::Before(edge) if place <= edge => {}
-            LetterFrom::Before(_) => {
+            From::After(edge) if place >= edge => {}
+            From::Before(edge) if place <= edge => {}
+            From::Before(_) => {
                 if !is_full || last.is_some_and(|last| place < last) {
                     self.kept.insert(place, letter());
                 }
@@ -41,7 +42,7 @@ impl Window {
                     self.kept.pop_last();
                 }
             }
-            LetterFrom::Start | LetterFrom::After(_) => {
+            From::Start | From::After(_) => {
                 if !is_full || first.is_some_and(|first| place > first) {
                     self.kept.insert(place, letter());
                 }
@@ -56,9 +57,11 @@ impl Window {
         let first = self.kept.first_key_value().map(|(key, _)| *key);
         let last = self.kept.last_key_value().map(|(key, _)| *key);
         Letters {
-            has_older: first.is_some() && self.oldest < first,
-            has_newer: last.is_some() && self.newest > last,
-            rows: self.kept.into_iter().rev().collect(),
+            slice: Slice {
+                has_after: first.is_some() && self.oldest < first,
+                has_before: last.is_some() && self.newest > last,
+                rows: self.kept.into_iter().rev().collect(),
+            },
             total,
             by_reason,
         }
@@ -70,7 +73,7 @@ mod tests {
     use super::super::time;
     use super::*;
 
-    fn page(from: LetterFrom, places: &[i64]) -> (Vec<i64>, bool, bool) {
+    fn page(from: From<LetterPlace>, places: &[i64]) -> (Vec<i64>, bool, bool) {
         let mut window = Window::new(from, 2);
         for place in places {
             window.offer((*place, 0, 0), || DeadLetter {
@@ -92,24 +95,29 @@ mod tests {
             });
         }
         let letters = window.into_letters(0, BTreeMap::new());
-        let shown = letters.rows.iter().map(|(place, _)| place.0).collect();
-        (shown, letters.has_older, letters.has_newer)
+        let shown = letters
+            .slice
+            .rows
+            .iter()
+            .map(|(place, _)| place.0)
+            .collect();
+        (shown, letters.slice.has_after, letters.slice.has_before)
     }
 
     #[test]
     fn pages_go_to_the_oldest_and_back_whatever_order_letters_come_in() {
         for places in [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [3, 5, 1, 4, 2]] {
             let place = |time| (time, 0, 0);
-            assert_eq!(page(LetterFrom::Start, &places), (vec![5, 4], true, false));
-            let second = page(LetterFrom::After(place(4)), &places);
+            assert_eq!(page(From::Start, &places), (vec![5, 4], true, false));
+            let second = page(From::After(place(4)), &places);
             assert_eq!(second, (vec![3, 2], true, true));
-            let last = page(LetterFrom::After(place(2)), &places);
+            let last = page(From::After(place(2)), &places);
             assert_eq!(last, (vec![1], false, true));
-            let back = page(LetterFrom::Before(place(1)), &places);
+            let back = page(From::Before(place(1)), &places);
             assert_eq!(back, (vec![3, 2], true, true));
-            let first = page(LetterFrom::Before(place(3)), &places);
+            let first = page(From::Before(place(3)), &places);
             assert_eq!(first, (vec![5, 4], true, false));
         }
-        assert_eq!(page(LetterFrom::Start, &[]), (vec![], false, false));
+        assert_eq!(page(From::Start, &[]), (vec![], false, false));
     }
 }

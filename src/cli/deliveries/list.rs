@@ -9,7 +9,7 @@ use super::super::remote::{Client, PAGE, Remote};
 use super::super::{Answer, Context};
 use super::Line;
 use crate::history::Scope;
-use crate::history::query::{DeliveryFilter, MOST_ROWS};
+use crate::history::query::{Begin, DeliveryFilter, MOST_ROWS};
 use crate::history::rows::Status;
 
 const MESSAGE_CHARACTERS: usize = 60;
@@ -105,19 +105,16 @@ impl List {
             until_ms: self.until,
         };
         let mut results: Vec<Line> = Vec::new();
-        let mut after = None;
-        let mut is_more = false;
-        while results.len() < self.limit {
+        let mut from = Some(Begin::Newest);
+        while let Some(begin) = &from
+            && results.len() < self.limit
+        {
             let left = u32::try_from(self.limit - results.len()).unwrap_or(MOST_ROWS);
-            let page = store.deliveries(&Scope::All, &filter, after.as_ref(), left)?;
+            let page = store.deliveries(&Scope::All, &filter, begin, left)?;
+            from = page.next();
             results.extend(page.rows.into_iter().map(Line::from));
-            is_more = page.next.is_some();
-            after = page.next;
-            if !is_more {
-                break;
-            }
         }
-        Ok((results, is_more))
+        Ok((results, from.is_some()))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::delivery::Delivery;
-use crate::history::rows::{Change, DeadLetterRow, DeliveryRow, Status};
+use crate::history::rows::{Change, DeliveryRow, Status};
 use crate::history::view;
 use crate::pipeline::topics::Topics;
 use crate::record::Record;
@@ -64,26 +64,7 @@ impl Reading {
         let letter = DeadLetter::from_record(record);
         // A record that never was a delivery keeps its producer's headers, which may say anything.
         let is_ours = letter.reason != "undecodable" && letter.reason != "foreign";
-        let delivery = letter.delivery.filter(|_| is_ours);
-        let customer = delivery.as_ref().and_then(customer_of);
-        let replayable = delivery.is_some() && letter.full_bytes.is_none();
-        change.dead_letter = Some(DeadLetterRow {
-            topic: letter.place.topic.to_string(),
-            partition: letter.place.partition,
-            offset: letter.place.offset,
-            delivery_id: delivery.as_ref().map(|delivery| delivery.id.clone()),
-            webhook: letter.webhook.filter(|_| is_ours),
-            customer,
-            event_type: letter.event_type,
-            reason: letter.reason.clone(),
-            message: letter.message.clone(),
-            attempts: letter.attempts,
-            last_status: letter.last_status,
-            died_at_ms: letter.died_at_ms,
-            replays: letter.replay_count,
-            replayable,
-        });
-        if let Some(delivery) = delivery {
+        if let Some(delivery) = letter.delivery.filter(|_| is_ours) {
             let last_status = letter.last_status;
             change.delivery = Some(DeliveryRow {
                 reason: Some(letter.reason),
@@ -166,12 +147,8 @@ mod tests {
         Delivery::new(&source(), "job.failed", &webhook, customer.as_ref(), 2000)
     }
 
-    fn customers(written: Outgoing) -> (Option<String>, Option<String>) {
-        let change = reading().change(read(written));
-        (
-            change.delivery.and_then(|row| row.customer),
-            change.dead_letter.and_then(|row| row.customer),
-        )
+    fn row(written: Outgoing) -> Option<DeliveryRow> {
+        reading().change(read(written)).delivery
     }
 
     #[test]
@@ -179,8 +156,8 @@ mod tests {
         for wanted in [Some("7"), None] {
             let delivery = delivery(wanted);
             let wanted = wanted.map(str::to_owned);
-            let held = customers(delivery.to_record(&"held".into(), true));
-            assert_eq!(held, (wanted.clone(), None));
+            let held = row(delivery.to_record(&"held".into(), true));
+            assert_eq!(held.unwrap().customer, wanted);
             let letter = dead_letter::of_delivery(
                 &delivery,
                 DeadReason::Exhausted,
@@ -188,12 +165,12 @@ mod tests {
                 &"dead-letters".into(),
                 "group",
             );
-            assert_eq!(customers(letter), (wanted.clone(), wanted));
+            assert_eq!(row(letter).unwrap().customer, wanted);
         }
     }
 
     #[test]
-    fn an_undecodable_record_cannot_name_its_customer() {
+    fn an_undecodable_record_is_nobodys_delivery() {
         let letter = dead_letter::of_record(
             &source(),
             DeadReason::Undecodable,
@@ -201,6 +178,6 @@ mod tests {
             &"dead-letters".into(),
             "group",
         );
-        assert_eq!(customers(letter), (None, None));
+        assert_eq!(row(letter), None);
     }
 }

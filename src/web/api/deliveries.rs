@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::auth::{Operator, Viewer};
 use super::body::{Id, OptionalObject, Query, refuse_unknown};
-use super::paging::{self, From, Page};
+use super::paging::{self, Page};
 use super::past::{
     Delivery, DeliveryFilter, DeliveryPlace, Order, Replay, STATUSES, Selection, Statistics,
     Tenant, Told,
@@ -67,6 +67,10 @@ fn status(query: &Query) -> Result<Option<String>, Problem> {
     }
 }
 
+fn key_of((time, id): &DeliveryPlace) -> String {
+    format!("{time}/{id}")
+}
+
 fn place_of(key: &str) -> Option<DeliveryPlace> {
     let (time, id) = key.split_once('/')?;
     Some((time.parse().ok()?, id.to_owned()))
@@ -75,7 +79,7 @@ fn place_of(key: &str) -> Option<DeliveryPlace> {
 /// Deliveries, newest first. A delivery is listed from its first attempt on.
 #[utoipa::path(get, path = "/webhook-deliveries/", tag = "deliveries", operation_id = "list_deliveries",
     params(
-        ("cursor" = Option<String>, Query, description = "`next` of a page"),
+        ("cursor" = Option<String>, Query, description = "`next` or `previous` of a page"),
         ("page_size" = Option<u32>, Query, minimum = 1, maximum = 200, description = "rows of a page; 50"),
         ("webhook" = Option<String>, Query, description = "only of this webhook"),
         ("status" = Option<String>, Query, description = "only in this status: pending retrying success failed held dropped"),
@@ -85,7 +89,7 @@ fn place_of(key: &str) -> Option<DeliveryPlace> {
         ("customer" = Option<String>, Query, description = "only of this customer"),
     ),
     responses(
-        (status = 200, description = "A page; `previous` is always null, for the list grows at its beginning", body = Page<Delivery>),
+        (status = 200, description = "A page; `previous` is null on the first, though the list grows there", body = Page<Delivery>),
         (status = 400, description = "A parameter or the cursor is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "There is no history (history.store), or its database is away", body = Problem, content_type = "application/problem+json"),
     ))]
@@ -118,23 +122,12 @@ pub(super) async fn list_deliveries(
         caller.scope(),
         query.without(&["cursor", "page_size"])
     );
-    let after = match api.cursors.read(&scope, query.get("cursor"))? {
-        From::After(key) => place_of(&key),
-        From::Start | From::Before(_) => None,
-    };
+    let from = api.cursors.read(&scope, query.get("cursor"))?.at(place_of);
     let tenant = Tenant::from(&caller);
     api.blocking(move |api| {
         let past = api.behind.past();
-        let found = past.deliveries(&tenant, &filter, after.as_ref(), size)?;
-        let next = found.next.and_then(|(time, id)| {
-            let key = From::After(format!("{time}/{id}"));
-            api.cursors.write(&scope, &key)
-        });
-        let page = Page {
-            next,
-            previous: None,
-            results: found.rows,
-        };
+        let found = past.deliveries(&tenant, &filter, from, size)?;
+        let page = api.cursors.page(&scope, found, key_of);
         Ok(json(StatusCode::OK, &page))
     })
     .await

@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 use super::auth::{Caller, Viewer};
 use super::body::Query;
 use super::deliveries::time;
-use super::paging::{self, From};
-use super::past::{DeadLetter, LetterFrom, LetterPlace, Selection, Tenant};
+use super::paging;
+use super::past::{DeadLetter, LetterPlace, Selection, Tenant};
 use super::problem::Problem;
 use super::{Api, json};
 
@@ -107,29 +107,16 @@ pub(super) async fn list_dead_letters(
         caller.scope(),
         query.without(&["cursor", "page_size"])
     );
-    let from = match api.cursors.read(&scope, query.get("cursor"))? {
-        From::Start => None,
-        From::After(key) => place_of(&key).map(LetterFrom::After),
-        From::Before(key) => place_of(&key).map(LetterFrom::Before),
-    };
+    let from = api.cursors.read(&scope, query.get("cursor"))?.at(place_of);
     let tenant = Tenant::from(&caller);
     api.blocking(move |api| {
-        let from = from.unwrap_or(LetterFrom::Start);
         let past = api.behind.past();
         let found = past.dead_letters(&tenant, &selection, fate.as_deref(), from, size)?;
-        let cursor = |is_there: bool, place: Option<&(LetterPlace, DeadLetter)>, older: bool| {
-            let key = key_of(&place.filter(|_| is_there)?.0);
-            let from = if older {
-                From::After(key)
-            } else {
-                From::Before(key)
-            };
-            api.cursors.write(&scope, &from)
-        };
+        let page = api.cursors.page(&scope, found.slice, key_of);
         let page = LetterPage {
-            next: cursor(found.has_older, found.rows.last(), true),
-            previous: cursor(found.has_newer, found.rows.first(), false),
-            results: found.rows.into_iter().map(|(_, letter)| letter).collect(),
+            next: page.next,
+            previous: page.previous,
+            results: page.results,
             total: found.total,
             by_reason: found.by_reason,
         };

@@ -30,14 +30,37 @@ pub struct Page<T> {
 }
 
 /// Where a page begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From<K = String> {
     /// At the beginning of the list.
     Start,
     /// With the row after this key.
-    After(String),
+    After(K),
     /// So that it ends with the row before this key.
-    Before(String),
+    Before(K),
+}
+
+impl From {
+    /// With the places that keys stand for. A key that stands for none cannot have been given out, and is the beginning.
+    pub fn at<P>(&self, place_of: impl Fn(&str) -> Option<P>) -> From<P> {
+        let place = match self {
+            Self::Start => None,
+            Self::After(key) => place_of(key).map(From::After),
+            Self::Before(key) => place_of(key).map(From::Before),
+        };
+        place.unwrap_or(From::Start)
+    }
+}
+
+/// Rows with their places, in the list's order, and whether there are others before and after them.
+#[derive(Clone, Debug)]
+pub struct Slice<P, T> {
+    /// The rows.
+    pub rows: Vec<(P, T)>,
+    /// Whether there are rows before them.
+    pub has_before: bool,
+    /// Whether there are rows after them.
+    pub has_after: bool,
 }
 
 /// Seals and opens cursors.
@@ -72,6 +95,23 @@ impl Cursors {
         let mut bytes = self.seal(scope, payload.as_bytes());
         bytes.extend_from_slice(payload.as_bytes());
         Some(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The page that a slice of the list which `scope` names is.
+    pub fn page<P, T>(
+        &self,
+        scope: &str,
+        slice: Slice<P, T>,
+        key_of: impl Fn(&P) -> String,
+    ) -> Page<T> {
+        let edge = |row: Option<&(P, T)>| row.map(|(place, _)| key_of(place));
+        let next = edge(slice.rows.last().filter(|_| slice.has_after));
+        let previous = edge(slice.rows.first().filter(|_| slice.has_before));
+        Page {
+            next: next.and_then(|key| self.write(scope, &From::After(key))),
+            previous: previous.and_then(|key| self.write(scope, &From::Before(key))),
+            results: slice.rows.into_iter().map(|(_, row)| row).collect(),
+        }
     }
 
     /// The place that a cursor names.

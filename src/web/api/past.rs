@@ -10,6 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::auth::Caller;
+use super::paging::{self, Slice};
 use super::problem::Problem;
 use crate::subscription::Customer;
 
@@ -158,15 +159,6 @@ pub struct DeliveryFilter {
 /// A place in the list of deliveries: when one was made (Unix milliseconds), and its id.
 pub type DeliveryPlace = (i64, String);
 
-/// Some deliveries, newest first.
-#[derive(Clone, Debug)]
-pub struct Deliveries {
-    /// The rows.
-    pub rows: Vec<Delivery>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<DeliveryPlace>,
-}
-
 /// Which dead letters; what is `None` lets everything pass.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -231,26 +223,11 @@ pub struct DeadLetter {
 /// A place in the list of dead letters: time of death (Unix milliseconds), partition, offset.
 pub type LetterPlace = (i64, i32, i64);
 
-/// Where a page of dead letters lies.
-#[derive(Clone, Copy, Debug)]
-pub enum LetterFrom {
-    /// The newest.
-    Start,
-    /// Older than this.
-    After(LetterPlace),
-    /// Newer than this, next to it.
-    Before(LetterPlace),
-}
-
-/// Some dead letters, newest first, and how many there are.
-#[derive(Clone, Debug, Default)]
+/// Some dead letters, and how many there are.
+#[derive(Clone, Debug)]
 pub struct Letters {
-    /// The rows with their places.
-    pub rows: Vec<(LetterPlace, DeadLetter)>,
-    /// Whether there are older ones.
-    pub has_older: bool,
-    /// Whether there are newer ones.
-    pub has_newer: bool,
+    /// Newest first.
+    pub slice: Slice<LetterPlace, DeadLetter>,
     /// All that are meant, on whatever page.
     pub total: u64,
     /// The same by reason.
@@ -395,7 +372,7 @@ pub enum Wish {
 
 /// Knows what became of deliveries. Everything may take long, and is called on threads for that. What is another tenant's is not there.
 pub trait Past: Send + Sync {
-    /// Deliveries behind a place.
+    /// Deliveries, newest first.
     ///
     /// # Errors
     /// 503 where there is no history, or it is away.
@@ -403,9 +380,9 @@ pub trait Past: Send + Sync {
         &self,
         tenant: &Tenant,
         filter: &DeliveryFilter,
-        after: Option<&DeliveryPlace>,
+        from: paging::From<DeliveryPlace>,
         size: usize,
-    ) -> Result<Deliveries, Problem>;
+    ) -> Result<Slice<DeliveryPlace, Delivery>, Problem>;
 
     /// One delivery; `None` where there is none.
     ///
@@ -431,7 +408,7 @@ pub trait Past: Send + Sync {
         tenant: &Tenant,
         selection: &Selection,
         fate: Option<&str>,
-        from: LetterFrom,
+        from: paging::From<LetterPlace>,
         size: usize,
     ) -> Result<Letters, Problem>;
 

@@ -53,19 +53,35 @@ fn wait_for_state(client: &Client, id: &str, state: &str) -> Value {
 }
 
 /// All rows of a list by its cursors, and how many pages they were.
+/// The rows of a list, and how many pages they are, forth and back.
 fn all_pages(client: &Client, path: &str) -> (Vec<Value>, usize) {
-    let mut rows = Vec::new();
-    let mut pages = 0;
-    let mut cursor = String::new();
-    loop {
-        let page = client.get(&format!("{path}{cursor}")).expect(200);
-        rows.extend(page["results"].as_array().unwrap().clone());
-        pages += 1;
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return (rows, pages),
+    let walk = |from: Option<String>, direction: &str| {
+        let (mut pages, mut cursor) = (Vec::new(), from);
+        loop {
+            let asked = cursor.map(|cursor| format!("&cursor={cursor}"));
+            let page = client.get(&format!("{path}{}", asked.unwrap_or_default()));
+            pages.push(page.expect(200));
+            cursor = pages[pages.len() - 1][direction]
+                .as_str()
+                .map(str::to_owned);
+            if cursor.is_none() {
+                return pages;
+            }
         }
+    };
+    let forth = walk(None, "next");
+    let rows = |pages: &[Value]| -> Vec<Value> {
+        let rows = pages
+            .iter()
+            .flat_map(|page| page["results"].as_array().unwrap());
+        rows.cloned().collect()
+    };
+    if let Some(previous) = forth[forth.len() - 1]["previous"].as_str() {
+        let mut back = walk(Some(previous.to_owned()), "previous");
+        back.reverse();
+        assert_eq!(rows(&back), rows(&forth[..forth.len() - 1]));
     }
+    (rows(&forth), forth.len())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is asked of a store that was written by hand: order, pages, filters, confinement, statistics, retention, repetition.
 
-use postrider::history::query::{DeliveryFilter, LetterFilter, Scope};
-use postrider::history::rows::{AttemptRow, Change, DeadLetterRow, DeliveryRow, Place, Status};
+use postrider::history::query::{Begin, Cursor, DeliveryFilter, Scope};
+use postrider::history::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use postrider::history::webhook_queries::Recent;
 
 use super::{Base, everything, on_both};
@@ -59,36 +59,6 @@ pub(super) fn change(offset: i64, delivery: DeliveryRow) -> Change {
             response_body: None,
         }),
         delivery: Some(delivery),
-        dead_letter: None,
-    }
-}
-
-fn letter(offset: i64, webhook: &str, customer: Option<&str>, reason: &str) -> Change {
-    Change {
-        place: Place {
-            topic: "dead-letters".into(),
-            partition: 3,
-            offset,
-        },
-        written_at_ms: None,
-        delivery: None,
-        attempt: None,
-        dead_letter: Some(DeadLetterRow {
-            topic: "dead-letters".to_owned(),
-            partition: 3,
-            offset,
-            delivery_id: None,
-            webhook: Some(webhook.to_owned()),
-            customer: customer.map(str::to_owned),
-            event_type: None,
-            reason: reason.to_owned(),
-            message: "why".to_owned(),
-            attempts: Some(4),
-            last_status: Some(500),
-            died_at_ms: 5000 + offset,
-            replays: 0,
-            replayable: true,
-        }),
     }
 }
 
@@ -102,8 +72,8 @@ fn a_later_record_decides_in_whatever_order_they_come(base: &Base) {
     let changes = [change(0, first), change(1, second.clone())];
     store.apply(&changes).unwrap();
     let forwards = everything(&store);
-    assert_eq!(forwards.0[0].delivery, second);
-    assert_eq!(forwards.0[0].attempts.len(), 2);
+    assert_eq!(forwards[0].delivery, second);
+    assert_eq!(forwards[0].attempts.len(), 2);
     // Again, and the other way round: nothing changes.
     store.apply(&changes).unwrap();
     assert_eq!(everything(&store), forwards);
@@ -129,27 +99,38 @@ fn pages_hold_every_delivery_once_and_newest_first(base: &Base) {
         webhook: Some("wh_a".to_owned()),
         ..DeliveryFilter::default()
     };
-    let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store
-            .deliveries(&Scope::All, &filter, after.as_ref(), 4)
-            .unwrap();
-        seen.extend(page.rows.into_iter().map(|row| row.id));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
+    let mut pages = Vec::new();
+    let mut next = Some(Begin::Newest);
+    while let Some(from) = next {
+        let page = store.deliveries(&Scope::All, &filter, &from, 4).unwrap();
+        assert_eq!(page.has_newer, from != Begin::Newest);
+        next = page.next();
+        pages.push(page.rows);
     }
     let expected: Vec<String> = (0..23)
         .rev()
         .map(|number| format!("dlv_{number:04}"))
         .collect();
+    let seen: Vec<&str> = pages.iter().flatten().map(|row| row.id.as_str()).collect();
     assert_eq!(seen, expected);
+    // And back: the page before each but the first is the one that it came from.
+    for pair in pages.windows(2) {
+        let place = Cursor {
+            created_at_ms: pair[1][0].created_at_ms,
+            id: pair[1][0].id.clone(),
+        };
+        let page = store.deliveries(&Scope::All, &filter, &Begin::NewerThan(place), 4);
+        let page = page.unwrap();
+        assert_eq!(page.rows, pair[0]);
+        assert_eq!(
+            (page.has_newer, page.has_older),
+            (pair[0] != pages[0], true)
+        );
+    }
     // However much is asked for, a page is bounded.
     assert_eq!(
         store
-            .deliveries(&Scope::All, &filter, None, u32::MAX)
+            .deliveries(&Scope::All, &filter, &Begin::Newest, u32::MAX)
             .unwrap()
             .rows
             .len(),
@@ -168,9 +149,6 @@ fn nobody_sees_another_customers_rows_whatever_is_asked(base: &Base) {
             change(0, delivery(1, Status::Failed)),
             change(1, theirs),
             change(2, nobodys),
-            letter(0, "wh_a", Some("1"), "exhausted"),
-            letter(1, "wh_a", Some("2"), "exhausted"),
-            letter(2, "wh_a", None, "undecodable"),
         ])
         .unwrap();
     let mine = Scope::Customer("1".to_owned());
@@ -180,7 +158,7 @@ fn nobody_sees_another_customers_rows_whatever_is_asked(base: &Base) {
     };
     let all = DeliveryFilter::default();
     let ids = |scope: &Scope, filter: &DeliveryFilter| -> Vec<String> {
-        let page = store.deliveries(scope, filter, None, 10).unwrap();
+        let page = store.deliveries(scope, filter, &Begin::Newest, 10).unwrap();
         page.rows.into_iter().map(|row| row.id).collect()
     };
     assert_eq!(ids(&mine, &all), ["dlv_0001"]);
@@ -200,17 +178,6 @@ fn nobody_sees_another_customers_rows_whatever_is_asked(base: &Base) {
             .attempts,
         1
     );
-    assert_eq!(store.unsuccessful(&mine).unwrap().values().sum::<u64>(), 1);
-    let letters = LetterFilter::default();
-    let page = store.dead_letters(&mine, &letters, None, 10).unwrap();
-    assert_eq!(page.rows.len(), 1);
-    let counts = store.dead_letter_counts(&mine, &letters).unwrap();
-    assert_eq!(
-        counts.into_iter().collect::<Vec<_>>(),
-        [("exhausted".to_owned(), 1)]
-    );
-    let counts = store.dead_letter_counts(&Scope::All, &letters).unwrap();
-    assert_eq!(counts.values().sum::<u64>(), 3);
 }
 
 fn filters_are_all_held_to(base: &Base) {
@@ -225,14 +192,14 @@ fn filters_are_all_held_to(base: &Base) {
             change(1, other),
             change(2, typed),
             change(3, delivery(4, Status::Success)),
-            letter(0, "wh_a", Some("1"), "exhausted"),
-            letter(1, "wh_b", Some("1"), "rejected"),
         ])
         .unwrap();
     let count = |change: &dyn Fn(&mut DeliveryFilter)| {
         let mut filter = DeliveryFilter::default();
         change(&mut filter);
-        let page = store.deliveries(&Scope::All, &filter, None, 10).unwrap();
+        let page = store
+            .deliveries(&Scope::All, &filter, &Begin::Newest, 10)
+            .unwrap();
         assert_eq!(
             page.rows.len() as u64,
             store.statistics(&Scope::All, &filter).unwrap().total
@@ -250,36 +217,6 @@ fn filters_are_all_held_to(base: &Base) {
     );
     assert_eq!(count(&|filter| filter.since_ms = Some(1003)), 2);
     assert_eq!(count(&|filter| filter.until_ms = Some(1003)), 2);
-    let letters = |change: &dyn Fn(&mut LetterFilter)| {
-        let mut filter = LetterFilter::default();
-        change(&mut filter);
-        store
-            .dead_letters(&Scope::All, &filter, None, 10)
-            .unwrap()
-            .rows
-            .len()
-    };
-    assert_eq!(letters(&|_| {}), 2);
-    assert_eq!(
-        letters(&|filter| filter.reason = Some("rejected".into())),
-        1
-    );
-    assert_eq!(letters(&|filter| filter.webhook = Some("wh_a".into())), 1);
-    assert_eq!(letters(&|filter| filter.last_status = Some(404)), 0);
-    assert_eq!(letters(&|filter| filter.since_ms = Some(5001)), 1);
-    let first = store
-        .dead_letters(&Scope::All, &LetterFilter::default(), None, 1)
-        .unwrap();
-    assert_eq!(first.rows[0].offset, 1);
-    let second = store
-        .dead_letters(
-            &Scope::All,
-            &LetterFilter::default(),
-            first.next.as_ref(),
-            1,
-        )
-        .unwrap();
-    assert_eq!((second.rows[0].offset, second.next), (0, None));
 }
 
 fn statistics_count_what_became_of_deliveries(base: &Base) {
@@ -311,44 +248,43 @@ fn statistics_count_what_became_of_deliveries(base: &Base) {
 
 fn what_is_older_than_the_retention_goes_and_nothing_else(base: &Base) {
     let store = base.store();
-    let mut rows: Vec<Change> = (0..10)
+    let rows: Vec<Change> = (0..10)
         .map(|number| change(number, delivery(number, Status::Success)))
         .collect();
-    rows.extend((0..4).map(|offset| letter(offset, "wh_a", None, "exhausted")));
     store.apply(&rows).unwrap();
     // In small batches: each says whether there may be more.
     assert!(store.forget(1005, 3).unwrap());
     assert!(!store.forget(1005, 3).unwrap());
-    let (deliveries, letters) = everything(&store);
+    let deliveries = everything(&store);
     assert_eq!(deliveries.len(), 5);
     assert!(
         deliveries
             .iter()
             .all(|told| told.delivery.created_at_ms >= 1005 && told.attempts.len() == 1)
     );
-    assert_eq!(letters.len(), 4);
     assert!(!store.forget(5002, 100).unwrap());
-    let (deliveries, letters) = everything(&store);
-    assert_eq!((deliveries.len(), letters.len()), (0, 2));
+    assert!(everything(&store).is_empty());
     assert!(store.bytes().unwrap() > 0);
 }
 
 fn positions_are_written_with_their_rows(base: &Base) {
     let store = base.store();
     assert!(store.positions().unwrap().is_empty());
+    let mut held = change(9, delivery(3, Status::Held));
+    (held.place.topic, held.place.partition) = ("held".into(), 3);
     store
         .apply(&[
             change(7, delivery(1, Status::Success)),
             change(4, delivery(2, Status::Success)),
-            letter(9, "wh_a", None, "exhausted"),
+            held,
         ])
         .unwrap();
     let positions = base.store().positions().unwrap();
     assert_eq!(positions[&("attempts".to_owned(), 0)], 8);
-    assert_eq!(positions[&("dead-letters".to_owned(), 3)], 10);
+    assert_eq!(positions[&("held".to_owned(), 3)], 10);
     store.clear().unwrap();
     assert!(store.positions().unwrap().is_empty());
-    assert!(everything(&store).0.is_empty());
+    assert!(everything(&store).is_empty());
 }
 
 fn hostile_texts_are_stored_and_found_as_they_are(base: &Base) {
@@ -362,7 +298,9 @@ fn hostile_texts_are_stored_and_found_as_they_are(base: &Base) {
         event_type: Some(row.event_type.clone()),
         ..DeliveryFilter::default()
     };
-    let page = store.deliveries(&Scope::All, &filter, None, 10).unwrap();
+    let page = store
+        .deliveries(&Scope::All, &filter, &Begin::Newest, 10)
+        .unwrap();
     assert_eq!(page.rows[0].event_type, row.event_type);
     let message = page.rows[0].error_message.clone().unwrap();
     assert_eq!(message, "NUL \u{fffd} and \u{1f980} and \"quotes\"");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use postrider::history::Store;
-use postrider::history::query::{DeliveryFilter, Scope};
+use postrider::history::query::{Begin, DeliveryFilter, Scope};
 use postrider::history::rows::Status;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -45,7 +45,7 @@ fn try_at(url: &str) -> Result<(), String> {
         .apply(&[change(0, delivery(1, Status::Success))])
         .map_err(|fault| fault.to_string())?;
     let page = store
-        .deliveries(&Scope::All, &DeliveryFilter::default(), None, 10)
+        .deliveries(&Scope::All, &DeliveryFilter::default(), &Begin::Newest, 10)
         .map_err(|fault| fault.to_string())?;
     assert_eq!(page.rows.len(), 1);
     Ok(())
