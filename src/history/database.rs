@@ -3,53 +3,73 @@
 //! Statements number their parameters `$1`, `$2` … in the order in which they first appear, which SQLite (by position) and
 //! PostgreSQL (by number) read alike.
 
+use std::borrow::Cow;
+
 use super::Fault;
 
 /// A value on its way into or out of a database.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     Null,
     Integer(i64),
     Real(f64),
-    Text(String),
+    Text(Cow<'a, str>),
 }
 
-impl From<i64> for Value {
+impl Value<'_> {
+    /// For a database that works on a thread of its own.
+    pub(super) fn owned(&self) -> Value<'static> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Integer(number) => Value::Integer(*number),
+            Self::Real(number) => Value::Real(*number),
+            Self::Text(text) => Value::Text(Cow::Owned(text.as_ref().to_owned())),
+        }
+    }
+}
+
+impl From<i64> for Value<'_> {
     fn from(number: i64) -> Self {
         Self::Integer(number)
     }
 }
 
-impl From<u32> for Value {
+impl From<u32> for Value<'_> {
     fn from(number: u32) -> Self {
         Self::Integer(number.into())
     }
 }
 
-impl From<u16> for Value {
+impl From<u16> for Value<'_> {
     fn from(number: u16) -> Self {
         Self::Integer(number.into())
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Self {
+impl<'a> From<Cow<'a, str>> for Value<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
         // PostgreSQL takes no NUL in a text.
         Self::Text(if text.contains('\0') {
-            text.replace('\0', "\u{fffd}")
+            text.replace('\0', "\u{fffd}").into()
         } else {
             text
         })
     }
 }
 
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Cow::<str>::Owned(text).into()
     }
 }
 
-impl<T: Into<Value>> From<Option<T>> for Value {
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Cow::Borrowed(text).into()
+    }
+}
+
+impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
     }
@@ -57,16 +77,26 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 
 /// One statement with its parameters.
 #[derive(Clone, Debug)]
-pub(super) struct Statement {
-    pub(super) text: std::borrow::Cow<'static, str>,
-    pub(super) parameters: Vec<Value>,
+pub(super) struct Statement<'a> {
+    pub(super) text: Cow<'static, str>,
+    pub(super) parameters: Vec<Value<'a>>,
+}
+
+impl Statement<'_> {
+    /// As [`Value::owned`].
+    pub(super) fn owned(&self) -> Statement<'static> {
+        Statement {
+            text: self.text.clone(),
+            parameters: self.parameters.iter().map(Value::owned).collect(),
+        }
+    }
 }
 
 /// A row of an answer, read from the left.
-pub(super) struct Row(pub(super) std::vec::IntoIter<Value>);
+pub(super) struct Row(pub(super) std::vec::IntoIter<Value<'static>>);
 
 impl Row {
-    fn next(&mut self) -> Result<Value, Fault> {
+    fn next(&mut self) -> Result<Value<'static>, Fault> {
         self.0.next().ok_or(Fault::Row("a column is missing"))
     }
 
@@ -77,7 +107,7 @@ impl Row {
     pub(super) fn optional_text(&mut self) -> Result<Option<String>, Fault> {
         match self.next()? {
             Value::Null => Ok(None),
-            Value::Text(text) => Ok(Some(text)),
+            Value::Text(text) => Ok(Some(text.into_owned())),
             _ => Err(Fault::Row("a number where a text should be")),
         }
     }

@@ -203,7 +203,7 @@ fn summary(times: &[i64]) -> ResponseTimes {
     }
 }
 
-fn filtered(scope: &Scope, filter: &DeliveryFilter) -> Conditions {
+fn filtered<'a>(scope: &'a Scope, filter: &'a DeliveryFilter) -> Conditions<'a> {
     // A webhook's rows are walked by its own index, which holds the customer too; that of the customer is hidden from the planner.
     let column = if filter.webhook.is_some() {
         "COALESCE(customer, '')"

@@ -40,7 +40,7 @@ impl Drop for Postgres {
 
 type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-impl ToSql for Value {
+impl ToSql for Value<'_> {
     fn to_sql(
         &self,
         kind: &Type,
@@ -50,7 +50,7 @@ impl ToSql for Value {
             Self::Null => Ok(IsNull::Yes),
             Self::Integer(number) => number.to_sql(kind, out),
             Self::Real(number) => number.to_sql(kind, out),
-            Self::Text(text) => text.as_str().to_sql(kind, out),
+            Self::Text(text) => text.as_ref().to_sql(kind, out),
         }
     }
 
@@ -140,14 +140,14 @@ async fn connected(pool: Pool) -> Result<Object, Fault> {
     })
 }
 
-fn parameters(values: &[Value]) -> Vec<Parameter<'_>> {
+fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<Parameter<'a>> {
     values.iter().map(|value| value as Parameter<'_>).collect()
 }
 
 impl Database for Postgres {
     fn write(&self, statements: &[Statement]) -> Result<u64, Fault> {
         let pool = self.pool.clone();
-        let statements = statements.to_vec();
+        let statements: Vec<Statement> = statements.iter().map(Statement::owned).collect();
         self.wait(async move {
             let mut client = connected(pool).await?;
             let transaction = client.transaction().await.map_err(|error| fault(&error))?;
@@ -189,7 +189,8 @@ impl Database for Postgres {
 
     fn read(&self, text: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
         let pool = self.pool.clone();
-        let (text, values) = (text.to_owned(), values.to_vec());
+        let text = text.to_owned();
+        let values: Vec<Value> = values.iter().map(Value::owned).collect();
         self.wait(async move {
             let client = connected(pool).await?;
             let prepared = client
@@ -234,7 +235,7 @@ fn row_of(row: &tokio_postgres::Row) -> Result<Row, Fault> {
                 .map(|number| number.map_or(Value::Null, Value::Real)),
             _ => row
                 .try_get::<_, Option<String>>(index)
-                .map(|text| text.map_or(Value::Null, Value::Text)),
+                .map(|text| text.map_or(Value::Null, |text| Value::Text(text.into()))),
         };
         values.push(value.map_err(|error| fault(&error))?);
     }

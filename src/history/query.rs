@@ -104,19 +104,19 @@ pub struct Statistics {
 }
 
 /// Conditions while they are gathered; every one is its column, its comparison and its value.
-pub(super) struct Conditions {
+pub(super) struct Conditions<'a> {
     text: String,
-    pub(super) values: Vec<Value>,
+    pub(super) values: Vec<Value<'a>>,
 }
 
-impl Conditions {
+impl<'a> Conditions<'a> {
     /// Begins with the scope, which no caller can leave out.
-    pub(super) fn within(scope: &Scope) -> Self {
+    pub(super) fn within(scope: &'a Scope) -> Self {
         Self::within_column(scope, "customer")
     }
 
     /// The same where the customer is not simply its column. No customer is the empty text.
-    pub(super) fn within_column(scope: &Scope, column: &'static str) -> Self {
+    pub(super) fn within_column(scope: &'a Scope, column: &'static str) -> Self {
         let mut conditions = Self {
             text: String::new(),
             values: Vec::new(),
@@ -131,7 +131,7 @@ impl Conditions {
         &mut self,
         column: &'static str,
         comparison: &'static str,
-        value: Option<impl Into<Value>>,
+        value: Option<impl Into<Value<'a>>>,
     ) {
         if let Some(value) = value {
             let place = self.place(value);
@@ -150,7 +150,7 @@ impl Conditions {
     }
 
     /// Adds a value; the answer is how a statement names it.
-    pub(super) fn place(&mut self, value: impl Into<Value>) -> String {
+    pub(super) fn place(&mut self, value: impl Into<Value<'a>>) -> String {
         self.values.push(value.into());
         format!("${}", self.values.len())
     }

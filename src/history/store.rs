@@ -258,14 +258,14 @@ impl Tried {
     }
 }
 
-fn statement(text: &'static str, parameters: Vec<Value>) -> Statement {
+fn statement<'a>(text: &'static str, parameters: Vec<Value<'a>>) -> Statement<'a> {
     Statement {
         text: text.into(),
         parameters,
     }
 }
 
-fn delivery_values(key: (i64, i64), row: &DeliveryRow, brief: Option<String>) -> Vec<Value> {
+fn delivery_values(key: (i64, i64), row: &DeliveryRow, brief: Option<String>) -> Vec<Value<'_>> {
     vec![
         key.0.into(),
         key.1.into(),
@@ -288,7 +288,7 @@ fn delivery_values(key: (i64, i64), row: &DeliveryRow, brief: Option<String>) ->
     ]
 }
 
-fn attempt_values(row: &AttemptRow, change: &Change) -> Vec<Value> {
+fn attempt_values<'a>(row: &'a AttemptRow, change: &Change) -> Vec<Value<'a>> {
     vec![
         row.delivery_id.as_str().into(),
         i64::from(change.place.partition).into(),

@@ -16,7 +16,7 @@ use postrider::history::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use postrider::history::{Store, store::Kind};
 
 /// As in the writer.
-const BATCH: i64 = 5000;
+const BATCH: i64 = 10_000;
 const WEBHOOKS: i64 = 1000;
 
 fn change(number: i64) -> Change {
