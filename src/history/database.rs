@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::Fault;
 
 /// A value on its way into or out of a database.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Value<'a> {
     Null,
     Integer(i64),
@@ -76,7 +76,7 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
 }
 
 /// One statement with its parameters.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Statement<'a> {
     pub(super) text: Cow<'static, str>,
     pub(super) parameters: Vec<Value<'a>>,

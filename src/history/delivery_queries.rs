@@ -7,7 +7,7 @@ use super::query::{
     Told,
 };
 use super::rows::{AttemptRow, DeliveryRow, Status};
-use super::{Fault, Store, schema};
+use super::{Fault, Store};
 
 const COLUMNS: &str = "id, webhook, customer, event_type, source, created_at, updated_at, status, attempts, next_attempt_at, last_status, error_message, replay_id, reason";
 /// Deliveries whose attempts the response times rest on.
@@ -76,13 +76,9 @@ impl Store {
     /// The database is away.
     pub fn delivery(&self, scope: &Scope, id: &str) -> Result<Option<Told>, Fault> {
         let mut conditions = Conditions::within(scope);
-        conditions.and("id_hash", "=", Some(schema::id_hash(id)));
         conditions.and("id", "=", Some(id));
-        conditions.and_text("postrider_deliveries.bucket = cut.bucket");
-        // A CROSS JOIN, because SQLite takes it as an order: bucket by bucket.
         let text = format!(
-            "{} SELECT {COLUMNS}, first_attempts FROM cut CROSS JOIN postrider_deliveries{} LIMIT 1",
-            schema::BY_ID,
+            "SELECT {COLUMNS}, first_attempts FROM postrider_deliveries{}",
             conditions.text()
         );
         let Some(mut row) = self.read(&text, &conditions.values)?.into_iter().next() else {

@@ -2,12 +2,11 @@
 //! the same records give the same view, which is what makes a rebuild and a repetition harmless.
 
 /// Raised when the tables change; a view of another form is made anew.
-pub(super) const FORM: i64 = 4;
+pub(super) const FORM: i64 = 5;
 
-/// The ids of deliveries are hashes, and a tree of hashes costs a page of its own for each row once it is larger than the cache. So the
-/// tree that finds a delivery by its id is cut by time into buckets (see [`bucket`]): rows are written into the newest, which fits into the
-/// cache, and a question by id looks once into each. Everything else is in the order of time. The first attempt of a delivery, when nothing
-/// is to be told of it but time and status, stands in its row (`first_attempts`): most deliveries have no other.
+/// The first attempt of a delivery, when nothing is to be told of it but time and status, stands in its row (`first_attempts`): most
+/// deliveries have no other. The trees are cheap to write because what is new stands together in each: in those that begin with a time, and
+/// in that of the ids as well (see [`crate::delivery::delivery_id`]).
 ///
 /// `{suffix}` is SQLite's `WITHOUT ROWID`, which saves a tree per table there.
 pub(super) const TABLES: &str = "
@@ -17,10 +16,9 @@ CREATE TABLE IF NOT EXISTS postrider_positions (
     PRIMARY KEY (topic, topic_partition)
 ) {suffix};
 CREATE TABLE IF NOT EXISTS postrider_deliveries (
-    bucket BIGINT NOT NULL, id_hash BIGINT NOT NULL, id TEXT NOT NULL, webhook TEXT NOT NULL, customer TEXT, event_type TEXT NOT NULL,
+    id TEXT NOT NULL UNIQUE, webhook TEXT NOT NULL, customer TEXT, event_type TEXT NOT NULL,
     source TEXT NOT NULL, created_at BIGINT NOT NULL, version BIGINT NOT NULL, updated_at BIGINT NOT NULL, status TEXT NOT NULL,
-    attempts BIGINT NOT NULL, next_attempt_at BIGINT, last_status BIGINT, error_message TEXT, replay_id TEXT, reason TEXT, first_attempts TEXT,
-    UNIQUE (bucket, id_hash)
+    attempts BIGINT NOT NULL, next_attempt_at BIGINT, last_status BIGINT, error_message TEXT, replay_id TEXT, reason TEXT, first_attempts TEXT
 );
 CREATE INDEX IF NOT EXISTS postrider_deliveries_webhook ON postrider_deliveries (webhook, created_at, customer);
 CREATE INDEX IF NOT EXISTS postrider_deliveries_customer ON postrider_deliveries (customer, created_at) WHERE customer IS NOT NULL;
@@ -48,34 +46,13 @@ DROP TABLE IF EXISTS postrider_positions;
 DROP TABLE IF EXISTS postrider_form;
 ";
 
-/// The bucket of a time: 66 s each, so that 30 days are about 40,000, and what is routed again after a crash is found (see [`DELIVERY`]).
-pub(super) fn bucket(created_at_ms: i64) -> i64 {
-    created_at_ms.max(0) >> 16
-}
-
-/// What is looked up for an id: its own beginning where it is a hash in hex, as ours are. The whole id is compared besides.
-pub(super) fn id_hash(id: &str) -> i64 {
-    let own = id
-        .strip_prefix("dlv_")
-        .and_then(|hex| hex.get(..16))
-        .and_then(|hex| u64::from_str_radix(hex, 16).ok());
-    // FNV-1a for others: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-    let hash = own.unwrap_or_else(|| {
-        id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-    });
-    hash.cast_signed()
-}
-
 /// The newest record decides what a delivery is now; of when it was made the oldest does; a customer once known stays known. An event that
-/// was routed twice, because a process died between, has been made twice: the earlier row is found when it is in the bucket before.
+/// was routed twice, because a process died between, has been made twice.
 pub(super) const DELIVERY: &str = "INSERT INTO postrider_deliveries
-(bucket, id_hash, id, webhook, customer, event_type, source, created_at, version, updated_at, status, attempts, next_attempt_at, last_status,
+(id, webhook, customer, event_type, source, created_at, version, updated_at, status, attempts, next_attempt_at, last_status,
  error_message, replay_id, reason, first_attempts)
-VALUES (CAST($1 AS BIGINT) - (SELECT count(*) FROM postrider_deliveries WHERE bucket = CAST($1 AS BIGINT) - 1 AND id_hash = CAST($2 AS BIGINT)),
- $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-ON CONFLICT (bucket, id_hash) DO UPDATE SET
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+ON CONFLICT (id) DO UPDATE SET
 customer = COALESCE(postrider_deliveries.customer, excluded.customer),
 created_at = CASE WHEN excluded.created_at < postrider_deliveries.created_at THEN excluded.created_at ELSE postrider_deliveries.created_at END,
 version = CASE WHEN excluded.version > postrider_deliveries.version THEN excluded.version ELSE postrider_deliveries.version END,
@@ -90,12 +67,6 @@ reason = CASE WHEN excluded.version > postrider_deliveries.version THEN excluded
 first_attempts = CASE WHEN postrider_deliveries.first_attempts IS NULL THEN excluded.first_attempts
  WHEN excluded.first_attempts IS NULL OR postrider_deliveries.first_attempts LIKE '%' || excluded.first_attempts || '%'
  THEN postrider_deliveries.first_attempts ELSE postrider_deliveries.first_attempts || excluded.first_attempts END";
-
-/// All buckets with rows, newest first, as the beginning of a question by id that ends at its first row. One step costs about 5 µs: an id
-/// that is not there costs 0.2 s when there is a delivery in every minute of 30 days.
-pub(super) const BY_ID: &str = "WITH RECURSIVE cut (bucket) AS (
- SELECT (SELECT max(bucket) FROM postrider_deliveries)
- UNION ALL SELECT (SELECT max(bucket) FROM postrider_deliveries WHERE bucket < cut.bucket) FROM cut WHERE cut.bucket IS NOT NULL)";
 
 pub(super) const ATTEMPT: &str = "INSERT INTO postrider_attempts
 (delivery_id, topic_partition, topic_offset, number, replay_id, started_at, duration_us, outcome, status, error_message, request_headers, response_headers, response_body)
@@ -124,9 +95,6 @@ const OLD: &str =
 pub(super) fn forget() -> [String; 2] {
     [
         format!("DELETE FROM postrider_attempts WHERE delivery_id IN ({OLD})"),
-        format!(
-            "DELETE FROM postrider_deliveries WHERE (bucket, id_hash) IN ({})",
-            OLD.replacen("id", "bucket, id_hash", 1)
-        ),
+        format!("DELETE FROM postrider_deliveries WHERE id IN ({OLD})"),
     ]
 }

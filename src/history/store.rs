@@ -2,6 +2,7 @@
 //!
 //! A batch is one transaction of rows together with the positions behind them, so a crash repeats nothing and loses nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,8 +151,7 @@ impl Store {
                 rest.push(statement(schema::ATTEMPT, attempt_values(row, change)));
             }
             if let Some(row) = &change.delivery {
-                let key = (schema::bucket(row.created_at_ms), schema::id_hash(&row.id));
-                deliveries.push((key, row, brief));
+                deliveries.push((row, brief));
             }
             let place = &change.place;
             let next = positions
@@ -171,12 +171,15 @@ impl Store {
             ];
             rest.push(statement(schema::WEBHOOK, values));
         }
-        // In the order of the tree, which is cheapest, and in one order, so that two instances never wait for each other's rows in a circle.
-        deliveries.sort_by_key(|(key, _, _)| *key);
+        // In the order of time, which is that of most trees and so the cheapest; and in one order, so that two instances do not wait for each
+        // other's rows in a circle.
+        deliveries.sort_by_key(|(row, _)| (row.created_at_ms, row.id.as_str()));
         let mut statements = Vec::with_capacity(deliveries.len() + rest.len());
-        statements.extend(deliveries.into_iter().map(|(key, row, brief)| {
-            statement(schema::DELIVERY, delivery_values(key, row, brief))
-        }));
+        statements.extend(
+            deliveries
+                .into_iter()
+                .map(|(row, brief)| statement(schema::DELIVERY, delivery_values(row, brief))),
+        );
         rest.sort_by_key(|statement| statement.text.as_ptr());
         statements.append(&mut rest);
         self.write(&statements).map(|_| ())
@@ -218,10 +221,9 @@ impl Store {
     /// The database is away.
     pub fn forget(&self, before_ms: i64, most: u32) -> Result<bool, Fault> {
         self.prepare()?;
-        let forgotten = self.write(&schema::forget().map(|text| Statement {
-            text: text.into(),
-            parameters: vec![before_ms.into(), most.into()],
-        }))?;
+        let forgotten = self.write(
+            &schema::forget().map(|text| statement(text, vec![before_ms.into(), most.into()])),
+        )?;
         self.write(&[statement(schema::FORGET_WEBHOOKS, vec![before_ms.into()])])?;
         if forgotten > 0 {
             self.database.compact()?;
@@ -258,17 +260,15 @@ impl Tried {
     }
 }
 
-fn statement<'a>(text: &'static str, parameters: Vec<Value<'a>>) -> Statement<'a> {
+fn statement(text: impl Into<Cow<'static, str>>, parameters: Vec<Value<'_>>) -> Statement<'_> {
     Statement {
         text: text.into(),
         parameters,
     }
 }
 
-fn delivery_values(key: (i64, i64), row: &DeliveryRow, brief: Option<String>) -> Vec<Value<'_>> {
+fn delivery_values(row: &DeliveryRow, brief: Option<String>) -> Vec<Value<'_>> {
     vec![
-        key.0.into(),
-        key.1.into(),
         row.id.as_str().into(),
         row.webhook.as_str().into(),
         row.customer.as_deref().into(),

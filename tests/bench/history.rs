@@ -11,18 +11,20 @@
 
 use std::time::{Duration, Instant};
 
+use postrider::delivery::delivery_id;
 use postrider::history::query::{Begin, DeliveryFilter, Scope};
 use postrider::history::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use postrider::history::{Store, store::Kind};
+use postrider::record::Source;
+use postrider::subscription::WebhookId;
 
 /// As in the writer.
-const BATCH: i64 = 10_000;
+const BATCH: i64 = 20_000;
 const WEBHOOKS: i64 = 1000;
 
 fn change(number: i64) -> Change {
-    // Ids are hashes: nothing about them is in order.
+    // Nothing about the webhooks is in order.
     let hash = (number as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    let id = format!("dlv_{hash:032x}");
     let webhook = hash >> 96;
     // Every tenth delivery is of one busy webhook.
     let webhook = if number % 10 == 0 {
@@ -30,6 +32,14 @@ fn change(number: i64) -> Change {
     } else {
         webhook as i64 % WEBHOOKS
     };
+    let customer = (webhook % 50).to_string();
+    let webhook = WebhookId::new(&format!("wh_{webhook:06}")).unwrap();
+    let source = Source {
+        topic: "events.job".into(),
+        partition: (number % 12) as i32,
+        offset: number / 12,
+    };
+    let id = delivery_id(&source, &webhook);
     let at_ms = 1_700_000_000_000 + number / 2;
     let works = number % 50 != 7;
     Change {
@@ -54,10 +64,10 @@ fn change(number: i64) -> Change {
         }),
         delivery: Some(DeliveryRow {
             id,
-            webhook: format!("wh_{webhook:06}"),
-            customer: Some((webhook % 50).to_string()),
+            webhook: webhook.as_str().to_owned(),
+            customer: Some(customer),
             event_type: "job.failed".to_owned(),
-            source: format!("events.job/{}/{number}", number % 12),
+            source: source.to_string(),
             created_at_ms: at_ms,
             updated_at_ms: at_ms + 12,
             status: if works {

@@ -30,9 +30,9 @@ use crate::record::Record;
 /// Rows read and not yet written.
 const QUEUE: usize = 2000;
 /// Records of one transaction. What a transaction costs is shared by its records: a page is written once for all that changed in it.
-const BATCH: usize = 10_000;
+const BATCH: usize = 20_000;
 /// What they may take, in bytes: those that failed carry headers and a body.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// How long the first record waits for more; when many came by then, all wait for longer.
 const BATCH_WAIT: Duration = Duration::from_millis(100);
 const MANY: usize = 100;

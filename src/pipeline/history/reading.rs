@@ -65,11 +65,10 @@ impl Reading {
         // A record that never was a delivery keeps its producer's headers, which may say anything.
         let is_ours = letter.reason != "undecodable" && letter.reason != "foreign";
         if let Some(delivery) = letter.delivery.filter(|_| is_ours) {
-            let last_status = letter.last_status;
             change.delivery = Some(DeliveryRow {
                 reason: Some(letter.reason),
                 error_message: Some(letter.message),
-                last_status,
+                last_status: letter.last_status,
                 ..row_of(delivery, Status::Failed, letter.died_at_ms)
             });
         }
@@ -77,14 +76,11 @@ impl Reading {
     }
 }
 
-fn customer_of(delivery: &Delivery) -> Option<String> {
-    let customer = delivery.customer.as_ref()?;
-    Some(customer.as_str().to_owned())
-}
-
 fn row_of(delivery: Delivery, status: Status, updated_at_ms: i64) -> DeliveryRow {
     DeliveryRow {
-        customer: customer_of(&delivery),
+        customer: delivery
+            .customer
+            .map(|customer| customer.as_str().to_owned()),
         source: delivery.source.to_string(),
         id: delivery.id,
         webhook: delivery.webhook.as_str().to_owned(),

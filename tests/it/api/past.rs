@@ -52,7 +52,6 @@ fn wait_for_state(client: &Client, id: &str, state: &str) -> Value {
     })
 }
 
-/// All rows of a list by its cursors, and how many pages they were.
 /// The rows of a list, and how many pages they are, forth and back.
 fn all_pages(client: &Client, path: &str) -> (Vec<Value>, usize) {
     let walk = |from: Option<String>, direction: &str| {

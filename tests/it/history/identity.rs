@@ -1,4 +1,4 @@
-//! One delivery is one row, found by its id, with every attempt: the rows are cut by time, and the first attempt stands in the row.
+//! One delivery is one row, found by its id, with every attempt, of which the first stands in the row.
 
 use postrider::history::query::{DeliveryFilter, Scope};
 use postrider::history::rows::{AttemptRow, Change, Status};
@@ -14,12 +14,11 @@ on_both! {
 
 fn an_event_that_was_routed_twice_is_one_delivery(base: &Base) {
     let store = base.store();
-    // 1 << 16 ms is where one bucket of time ends.
     let mut before = delivery(1, Status::Retrying);
-    before.created_at_ms = (1 << 16) - 5;
+    before.created_at_ms = 1000;
     let mut behind = delivery(1, Status::Success);
-    behind.created_at_ms = (1 << 16) + 5;
-    behind.updated_at_ms = 1 << 17;
+    behind.created_at_ms = 3_601_000;
+    behind.updated_at_ms = 3_601_012;
     store
         .apply(&[change(0, before.clone()), change(1, behind.clone())])
         .unwrap();
