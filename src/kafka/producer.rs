@@ -191,13 +191,20 @@ struct Clients {
     usual: ThreadedProducer<Deliveries>,
     /// For records whose batch was too large; made when there is a first, of what stands beside it.
     alone: OnceLock<Result<ThreadedProducer<Deliveries>, KafkaError>>,
-    of_alone: (ClientConfig, Deliveries),
+    settings: ClientConfig,
+    deliveries: Deliveries,
 }
 
 impl Clients {
     fn alone(&self) -> Result<&ThreadedProducer<Deliveries>, &KafkaError> {
-        let (settings, deliveries) = &self.of_alone;
-        let made = || settings.create_with_context(deliveries.clone());
+        let made = || {
+            let mut singly = self.settings.clone();
+            singly.set("batch.num.messages", "1");
+            singly.create_with_context(Deliveries {
+                alone: true,
+                ..self.deliveries.clone()
+            })
+        };
         self.alone.get_or_init(made).as_ref()
     }
 }
@@ -213,18 +220,11 @@ impl Producer {
             metrics,
             alone: false,
         };
-        let mut singly = settings.clone();
-        singly.set("batch.num.messages", "1");
         let clients = Clients {
             usual: settings.create_with_context(deliveries.clone())?,
             alone: OnceLock::new(),
-            of_alone: (
-                singly,
-                Deliveries {
-                    alone: true,
-                    ..deliveries
-                },
-            ),
+            settings: settings.clone(),
+            deliveries,
         };
         let queue = Queue {
             clients: Arc::new(clients),
@@ -243,6 +243,23 @@ impl Producer {
             .spawn(move || repeat(&to_repeat, revive))
             .map_err(Error::Thread)?;
         Ok(Self { queue, again })
+    }
+
+    /// Another client with the same settings but for its batches, which wait at least so long for more records. Its queue is its own.
+    ///
+    /// # Errors
+    /// As [`Producer::start`].
+    pub fn patient(&self, linger: Duration) -> Result<Self, Error> {
+        let Clients {
+            settings,
+            deliveries,
+            ..
+        } = &*self.queue.clients;
+        let set: Option<f64> = settings.get("linger.ms").and_then(|text| text.parse().ok());
+        let linger_ms = set.unwrap_or(0.0).max(linger.as_millis() as f64);
+        let mut settings = settings.clone();
+        settings.set("linger.ms", linger_ms.to_string());
+        Self::start(&settings, Arc::clone(&deliveries.metrics))
     }
 
     /// Hands over a record. Waits while the client's queue is full (the broker is slow or away), which is the

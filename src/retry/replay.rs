@@ -239,6 +239,9 @@ pub struct Job {
     pub created_at_ms: i64,
     /// When this record was written. A running job writes it at least every [`SILENT_AFTER_MS`] / 2.
     pub updated_at_ms: i64,
+    /// When how far it came was last written, Unix milliseconds; 0 before.
+    #[serde(default)]
+    pub reached_at_ms: i64,
     /// In order of time; a job that ran through has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resumptions: Vec<Resumption>,
@@ -286,16 +289,22 @@ impl Job {
         self.updated_at_ms = now_ms.max(self.updated_at_ms.saturating_add(1));
     }
 
-    /// Takes it up again where it stands.
+    /// Notes how far it came.
+    pub fn reach(&mut self, partition: i32, next: i64, now_ms: i64) {
+        self.touch(now_ms);
+        self.reached_at_ms = self.updated_at_ms;
+        if let Some(stretch) = self.stretches.get_mut(&partition) {
+            stretch.next = stretch.next.max(next);
+        }
+    }
+
+    /// Takes it up where it stands: for the first time, or again.
     pub fn take_up(&mut self, now_ms: i64) {
+        let was_worked_on = self.updated_at_ms > self.created_at_ms;
         self.state = State::Running;
         self.note.clear();
         self.touch(now_ms);
-        if self
-            .stretches
-            .values()
-            .any(|stretch| stretch.next > stretch.from)
-        {
+        if was_worked_on {
             self.resumptions.push(Resumption {
                 at_ms: self.updated_at_ms,
                 from: self

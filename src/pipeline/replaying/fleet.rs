@@ -1,7 +1,7 @@
 //! Replay jobs that outlive their process: whichever router owns the replays topic works on them.
 //!
-//! Promise 1: what is owned is decided by the consumer group, how far a job has come by its record; a new owner goes on where the last one wrote, and
-//! what repeats then is at most one batch. Wishes (pause, resume, cancel) are records of their own, so a job has one writer.
+//! Promise 1: what is owned is decided by the consumer group, how far a job has come by its record; a new owner goes on where the last one wrote and
+//! does not repeat what was sent (`taken_up`). Wishes (pause, resume, cancel) are records of their own, so a job has one writer.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The replay engine: which dead letters an order means, and a job that sends them to `dispatch`, or marks them as discarded.
 //!
 //! Promise 1: a letter's bytes and id stay as they are, and a cursor is written only when all below it is acknowledged, so that a
-//! stopped or killed job goes on where it was; a kill repeats at most one batch. It works from the dead-letter topic and the jobs in the replays topic
+//! stopped or killed job goes on where it was (`taken_up`). It works from the dead-letter topic and the jobs in the replays topic
 //! alone; the command line and the API are its callers. [`Replaying::plan`] counts, [`Replaying::begin`] writes the job,
 //! [`Replaying::run`] does it.
 
@@ -10,6 +10,8 @@ pub mod fleet;
 mod missed;
 mod plan;
 mod run;
+mod sent;
+mod taken_up;
 mod told;
 
 use std::sync::Arc;

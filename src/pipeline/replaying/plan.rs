@@ -143,6 +143,7 @@ impl Replaying {
             state: State::Running,
             created_at_ms: now,
             updated_at_ms: now,
+            reached_at_ms: 0,
             resumptions: Vec::new(),
             undone_at_ms: None,
             stretches,

@@ -1,26 +1,38 @@
-//! A job at work: batch by batch, and the cursor written behind each.
+//! A job at work: letters go to `dispatch` at its pace, and the cursor is written behind what is acknowledged.
+//!
+//! Promise 4: live traffic goes on beside it. The letters have a client of their own, so that none waits before a live record in a queue, and
+//! its batches wait for more: what the brokers and consumers pay is by the batch.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::super::now_ms;
 use super::missed::Missing;
+use super::sent::Sent;
+use super::taken_up::delivery_of;
+use super::told::Beat;
 use super::{ACKNOWLEDGED_WITHIN, Error, Replaying};
+use crate::kafka::producer::Producer;
 use crate::kafka::table::{Span, scan};
-use crate::record::{Outgoing, Record, Source};
+use crate::record::{Outgoing, Record};
 use crate::retry::replay::{Job, Jobs, Runner, SILENT_AFTER_MS, State};
 
-const BATCH_LETTERS: usize = 100;
-const BATCH_TIME: Duration = Duration::from_secs(1);
+/// The cursor is written when so many letters are behind it, or it is so old.
+const CURSOR_LETTERS: usize = 100;
+const CURSOR_EVERY: Duration = Duration::from_secs(1);
+/// Letters sent and not behind the written cursor: what the next owner looks for when this one is killed.
+const MOST_SENT: usize = 2 * CURSOR_LETTERS;
+/// A batch of one partition of `dispatch` waits so long for more letters.
+const LINGER: Duration = Duration::from_millis(50);
 /// A job that only reads says so often that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(3);
 /// A wait looks this often whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Letters that are due within this go together: to wake up for each costs whoever shares the machine more than an even pace gains.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// What a slow batch missed of the pace may be made up for, up to so much.
+/// What a slow broker missed of the pace may be made up for, up to so much.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
 /// How a job at work is to end before its end. Shared by who runs it and who may stop it.
@@ -69,11 +81,8 @@ impl Halt {
     }
 }
 
-/// What a letter's produce came to: its place in the dead-letter topic, and why it was refused.
-type Answer = (Source, Option<String>);
-
 impl Replaying {
-    /// Sends the letters of a job to `dispatch` until its end, or until `halt` is asked for. `told` hears of every batch. The returned job is as it
+    /// Sends the letters of a job to `dispatch` until its end, or until `halt` is asked for. `told` hears whenever the cursor is written. The returned job is as it
     /// stands in the topic: finished, stopped, cancelled, or running where the next owner takes it up.
     ///
     /// # Errors
@@ -85,8 +94,11 @@ impl Replaying {
             replaying: self,
             others,
             missing: None,
+            sent_before: HashSet::new(),
             pace: Pace::new(job.rate),
-            batch: Batch::new(),
+            producer: self.producer.patient(LINGER)?,
+            sent: Sent::new(),
+            written_at: Instant::now(),
             job,
             halt,
             told,
@@ -131,9 +143,14 @@ struct Run<'a> {
     others: Jobs,
     /// What the job's webhook missed, where that is what the job sends.
     missing: Option<Missing>,
+    /// Deliveries behind the cursor that the last owner sent.
+    sent_before: HashSet<String>,
     job: Job,
     pace: Pace,
-    batch: Batch,
+    producer: Producer,
+    sent: Sent,
+    /// When the cursor was last written.
+    written_at: Instant,
     halt: &'a Halt,
     told: &'a mut dyn FnMut(&Job),
 }
@@ -141,24 +158,13 @@ struct Run<'a> {
 impl Run<'_> {
     fn through_all(&mut self) -> Result<(), Error> {
         if self.job.missed.is_some() {
-            self.missing = Some(self.read_what_is_known()?);
-            if self.halt.asked() == Asked::LetGo {
-                return Ok(());
-            }
-            self.stay_alive()?;
+            self.missing = Some(self.with_beat(Replaying::missing)?);
+        } else if self.job.into.is_none() && !self.job.resumptions.is_empty() {
+            let behind = self.first_behind_the_cursor()?;
+            self.sent_before =
+                self.with_beat(|replaying, job, beat| replaying.sent_already(job, &behind, beat))?;
         }
-        let spans: Vec<Span> = self
-            .job
-            .stretches
-            .iter()
-            .map(|(partition, stretch)| Span {
-                partition: *partition,
-                from: stretch.next,
-                to: stretch.to,
-            })
-            .filter(|span| span.from < span.to)
-            .collect();
-        for span in spans {
+        for span in self.spans_left() {
             let mut goes_on = Ok(true);
             let replaying = self.replaying;
             let key = span.partition;
@@ -181,20 +187,67 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads what became of the events so far, which may take long.
-    fn read_what_is_known(&mut self) -> Result<Missing, Error> {
-        let (replaying, halt, as_it_was) = (self.replaying, self.halt, self.job.clone());
+    fn spans_left(&self) -> Vec<Span> {
+        let stretches = self.job.stretches.iter();
+        stretches
+            .map(|(partition, stretch)| Span {
+                partition: *partition,
+                from: stretch.next,
+                to: stretch.to,
+            })
+            .filter(|span| span.from < span.to)
+            .collect()
+    }
+
+    /// Reads what may take long, and tells meanwhile and afterwards that the job is at work.
+    fn with_beat<T>(
+        &mut self,
+        read: impl FnOnce(&Replaying, &Job, &mut Beat<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (replaying, as_it_was) = (self.replaying, self.job.clone());
         let mut told = Instant::now();
-        replaying.missing(&as_it_was, &mut || {
-            if halt.is_asked() {
-                return Ok(ControlFlow::Break(()));
+        let read = read(replaying, &as_it_was, &mut || self.beat(&mut told))?;
+        if self.halt.asked() != Asked::LetGo {
+            self.stay_alive()?;
+        }
+        Ok(read)
+    }
+
+    fn beat(&mut self, told: &mut Instant) -> Result<ControlFlow<()>, Error> {
+        if self.halt.is_asked() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if told.elapsed() >= ALIVE_EVERY {
+            *told = Instant::now();
+            self.stay_alive()?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The deliveries that the last owner may have sent and not written down. Only one stretch is worked on at a time.
+    fn first_behind_the_cursor(&mut self) -> Result<HashSet<String>, Error> {
+        let mut behind = HashSet::new();
+        let mut went = Ok(());
+        let mut told = Instant::now();
+        let replaying = self.replaying;
+        let spans = self.spans_left();
+        let span = spans.get(..1).unwrap_or_default();
+        scan(&replaying.connection, &replaying.letters, span, |record| {
+            if let Some(outgoing) = self.wanted(record.partition, record) {
+                behind.extend(delivery_of(&outgoing.headers).map(str::to_owned));
             }
-            if told.elapsed() >= ALIVE_EVERY {
-                told = Instant::now();
-                self.stay_alive()?;
+            match self.beat(&mut told) {
+                Ok(ControlFlow::Continue(())) if behind.len() < MOST_SENT => {
+                    ControlFlow::Continue(())
+                }
+                Ok(_) => ControlFlow::Break(()),
+                Err(fault) => {
+                    went = Err(fault);
+                    ControlFlow::Break(())
+                }
             }
-            Ok(ControlFlow::Continue(()))
-        })
+        })?;
+        went.map(|()| behind)
     }
 
     /// Tells that the job is at work; without that another would take it for dead.
@@ -220,29 +273,30 @@ impl Run<'_> {
             return Ok(false);
         }
         let Some(outgoing) = self.wanted(key, record) else {
-            if self.batch.began.elapsed() >= BATCH_TIME {
+            if self.written_at.elapsed() >= CURSOR_EVERY {
                 self.settle(key, offset.saturating_add(1))?;
             }
             return Ok(true);
         };
-        if self.batch.sent >= BATCH_LETTERS || self.pace.next > self.batch.began + BATCH_TIME {
+        let is_old = self.pace.next > self.written_at + CURSOR_EVERY;
+        if is_old || self.sent.count() >= MOST_SENT {
             self.settle(key, offset)?;
+        }
+        let id = delivery_of(&outgoing.headers).unwrap_or_default();
+        if self.sent_before.remove(id) {
+            self.sent.add_written(place);
+            return Ok(true);
         }
         if !self.pace.wait(self.halt) {
             self.settle(key, offset)?;
             return Ok(false);
         }
         self.refuse_having_slept()?;
-        let answers = self.batch.to_answer.clone();
-        self.replaying.producer.send(
-            &outgoing,
-            Box::new(move |written| {
-                let refusal = written.err().map(|refused| refused.to_string());
-                // Nobody listens any more when the job has given up.
-                let _ = answers.send((place, refusal));
-            }),
-        );
-        self.batch.sent += 1;
+        let on_written = self.sent.add(place);
+        self.producer.send(&outgoing, on_written);
+        if self.sent.written() >= CURSOR_LETTERS {
+            self.write_cursor(key, offset.saturating_add(1))?;
+        }
         Ok(true)
     }
 
@@ -270,69 +324,34 @@ impl Run<'_> {
         Some(delivery.to_record(&self.replaying.dispatch, true))
     }
 
-    /// Waits until the batch is in `dispatch`, then writes that everything below `next` is done.
+    /// Waits until all that was sent is in `dispatch`, then writes that everything below `next` is done.
     fn settle(&mut self, key: i32, next: i64) -> Result<(), Error> {
-        let mut refused: Option<(Source, String)> = None;
-        for (place, refusal) in self.batch.answers()? {
-            match refusal {
-                None => self.job.done += 1,
-                Some(reason) => {
-                    if refused.as_ref().is_none_or(|(first, _)| place < *first) {
-                        refused = Some((place, reason));
-                    }
-                }
-            }
-        }
-        let reached = refused.as_ref().map_or(next, |(place, _)| place.offset);
-        if let Some(stretch) = self.job.stretches.get_mut(&key) {
-            stretch.next = stretch.next.max(reached);
-        }
+        let until = Instant::now() + ACKNOWLEDGED_WITHIN;
+        // Nothing waits for more letters any longer.
+        self.producer.flush(ACKNOWLEDGED_WITHIN);
+        self.sent.wait(until)?;
+        self.write_cursor(key, next)
+    }
+
+    /// Writes how far it came: to `next`, or to the first letter that is not acknowledged.
+    fn write_cursor(&mut self, key: i32, next: i64) -> Result<(), Error> {
+        let (written, left) = self.sent.forget_written();
+        self.job.done += written as u64;
+        let reached = left.map_or(next, |place| place.offset);
+        self.job.reach(key, reached, now_ms());
         if self.halt.asked() == Asked::LetGo {
             return Ok(());
         }
-        self.job.touch(now_ms());
         self.replaying.write(&self.job)?;
         (self.told)(&self.job);
-        self.batch = Batch::new();
-        match refused {
-            Some((place, reason)) => Err(Error::Refused { place, reason }),
+        self.written_at = Instant::now();
+        match self.sent.refused() {
             None => Ok(()),
+            Some((place, reason)) => Err(Error::Refused {
+                place: place.clone(),
+                reason: reason.to_owned(),
+            }),
         }
-    }
-}
-
-/// Letters that were handed to the producer since the cursor was written.
-struct Batch {
-    began: Instant,
-    sent: usize,
-    to_answer: Sender<Answer>,
-    answer: Receiver<Answer>,
-}
-
-impl Batch {
-    fn new() -> Self {
-        let (to_answer, answer) = mpsc::channel();
-        Self {
-            began: Instant::now(),
-            sent: 0,
-            to_answer,
-            answer,
-        }
-    }
-
-    fn answers(&self) -> Result<Vec<Answer>, Error> {
-        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
-        (0..self.sent)
-            .map(|_| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.answer.recv_timeout(left).map_err(|_| {
-                    Error::Kafka(crate::kafka::Error::NoAnswer(format!(
-                        "the broker did not acknowledge a batch within {} s; its letters may be sent once more on resume",
-                        ACKNOWLEDGED_WITHIN.as_secs()
-                    )))
-                })
-            })
-            .collect()
     }
 }
 

@@ -102,7 +102,8 @@ impl Courses {
 pub(super) type Beat<'a> = dyn FnMut() -> Result<ControlFlow<()>, Error> + 'a;
 
 impl Replaying {
-    fn listen(
+    /// Reads spans of a topic, as long as the beat goes on.
+    pub(super) fn listen(
         &self,
         topic: &str,
         spans: &[Span],

@@ -41,6 +41,7 @@ fn job(filter: LetterFilter, next: i64) -> Job {
         state: State::Running,
         created_at_ms: 1,
         updated_at_ms: 1,
+        reached_at_ms: 0,
         resumptions: Vec::new(),
         undone_at_ms: None,
         stretches: BTreeMap::from([(
