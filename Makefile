@@ -19,6 +19,8 @@ TESTED := --locked --features failpoints
 clippy: ## lints, warnings denied, with the fail points and without
 	$(CARGO) clippy $(TESTED) --all-targets -- -D warnings
 	$(CARGO) clippy --locked -- -D warnings
+	cp Cargo.lock tests/fuzz/
+	$(CARGO) clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target --no-default-features -- -D warnings
 
 doc: ## the documentation of the code, broken links denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
@@ -38,9 +40,17 @@ test: fmt clippy doc ## everything: format, lints, documentation, and all tests 
 	$(BROKER) env ONLY=$(CHEAP_MUTANTS) CHAOS=no tests/mutants.sh
 	$(BROKER) tests/schemathesis.sh 60
 
-fuzz: ## random events, filters, headers and API requests, for MINUTES=10 each; what fails is kept in tests/it/fuzz/corpus
-	FUZZ_SECONDS=$$(($(or $(MINUTES),10) * 60)) $(CARGO) test $(TESTED) --test it fuzz:: -- --nocapture
-	$(BROKER) tests/schemathesis.sh $$(($(or $(MINUTES),10) * 60))
+FUZZ_SECONDS = $$(($(or $(MINUTES),10) * 60))
+
+fuzz: ## random events, filters and headers (cargo-fuzz) and API requests, for MINUTES=10 each; what fails is kept in tests/fuzz/artifacts
+	cp Cargo.lock tests/fuzz/
+	set -e; for target in event filter headers; do \
+	  mkdir -p target/fuzz/corpus/$$target; \
+	  $$(tests/tools.sh cargo-fuzz) run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $$target \
+	    target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
+	    -dict=tests/fuzz/dictionaries/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=2 -max_len=65536; \
+	done
+	$(BROKER) tests/schemathesis.sh $(FUZZ_SECONDS)
 
 chaos: ## the proof that nothing is lost: EVENTS=1000000 MINUTES=20 SEED=1; the report is target/chaos/long/report.md
 	EVENTS=$(or $(EVENTS),1000000) MINUTES=$(or $(MINUTES),20) SEED=$(or $(SEED),1) \

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The tools that check dashboards and deployments, fetched into target/tools; prints the path of the one that is asked for.
-# usage: tests/tools.sh promtool | prometheus | helm | python
+# The tools that check dashboards and deployments, and that fuzz, fetched into target/tools; prints the path of the one that is asked for.
+# usage: tests/tools.sh promtool | prometheus | helm | python | cargo-fuzz
 # A tool on the PATH is taken as it is. It never skips: where a tool cannot be had it says what to install and fails.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$repository/target/tools
 helm_version=v3.18.4
+cargo_fuzz_version=0.13.2
 
 say() { printf 'tools.sh: %s\n' "$*" >&2; }
 fail() {
@@ -52,5 +53,13 @@ case ${1:-} in
         }
         echo "$tools/python/bin/python"
         ;;
-    *) fail "usage: tests/tools.sh promtool | prometheus | helm | python" ;;
+    cargo-fuzz)
+        if command -v cargo-fuzz >/dev/null; then command -v cargo-fuzz && exit; fi
+        [ -x "$tools/bin/cargo-fuzz" ] || {
+            say "building cargo-fuzz $cargo_fuzz_version (once)"
+            cargo install --quiet --locked --root "$tools" "cargo-fuzz@$cargo_fuzz_version" >&2 || fail "cargo install cargo-fuzz did not work"
+        }
+        echo "$tools/bin/cargo-fuzz"
+        ;;
+    *) fail "usage: tests/tools.sh promtool | prometheus | helm | python | cargo-fuzz" ;;
 esac
