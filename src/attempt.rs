@@ -91,9 +91,9 @@ pub struct Attempt {
     /// Unix milliseconds.
     pub started_at_ms: i64,
     pub duration: Duration,
-    /// At most `outbound.response_body_bytes` of the response.
+    /// At most `outbound.response_body_bytes` of the response; of successes only so many are told in a second, and the others have none.
     pub response_body: Bytes,
-    /// The request's headers with secrets masked, and the response's; empty for a success, which nobody looks into.
+    /// The request's headers with secrets masked, and the response's, where there is a body to tell.
     pub request_headers: Vec<(String, String)>,
     pub response_headers: Vec<(String, String)>,
 }

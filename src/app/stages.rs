@@ -190,6 +190,7 @@ impl Starter<'_> {
             keeps_up,
             connect_timeout: Duration::from_secs(outbound.connect_timeout_seconds),
             response_body_bytes: outbound.response_body_bytes,
+            success_details_per_second: self.config.history.success_details_per_second,
             allow_networks: outbound.allow_networks.clone(),
             labelled_webhooks: self.config.web.metrics_webhooks,
             tracer: self.ways.tracer.clone(),

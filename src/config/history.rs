@@ -11,6 +11,8 @@ use super::secret::Secret;
 pub struct History {
     /// Whether every attempt is written to the attempts topic.
     pub attempts: bool,
+    /// Successes in a second of which headers and the answer's body are kept, too, as of all failures.
+    pub success_details_per_second: u32,
     /// Where the view is.
     pub store: StoreSetting,
     /// Days for which the view keeps deliveries and dead letters, counted from when they were made.
@@ -51,6 +53,7 @@ impl Default for History {
     fn default() -> Self {
         Self {
             attempts: true,
+            success_details_per_second: 20,
             store: StoreSetting("sqlite:postrider.db".to_owned()),
             retention_days: 30,
         }
@@ -78,6 +81,12 @@ impl History {
         }
         let history = Self {
             attempts,
+            success_details_per_second: section.whole(
+                "success_details_per_second",
+                default.success_details_per_second,
+                0..=1_000_000,
+                "successes",
+            ),
             store,
             retention_days: section.whole(
                 "retention_days",

@@ -77,7 +77,7 @@ fn the_shipped_file_shows_every_key_with_a_comment() {
         );
     }
     assert_eq!(keys_of_the_file(), keys);
-    assert_eq!((sections.len(), keys.len()), (9, 46));
+    assert_eq!((sections.len(), keys.len()), (9, 47));
     let bare: Vec<&str> = SHIPPED
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("  # "))
@@ -124,7 +124,7 @@ fn every_key_can_be_overridden_by_the_environment() {
         assert_ne!(config, Config::default(), "{variable}");
         seen += 1;
     }
-    assert_eq!(seen, 44);
+    assert_eq!(seen, 45);
     let config = good(
         "",
         &[

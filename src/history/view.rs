@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::rows::{AttemptRow, Change, DeliveryRow, Place, Status};
 use crate::record::Record;
 
-/// Kept of a response's body, in bytes; the attempts topic may hold more.
-pub const BODY_BYTES: usize = 4096;
+/// Kept of a response's body, in bytes: what `outbound.response_body_bytes` is by default. The attempts topic may hold more.
+pub const BODY_BYTES: usize = 16_384;
 
 /// A record of the topic of attempts. Fields that older versions did not write are optional.
 #[derive(Deserialize)]
@@ -79,7 +79,6 @@ pub fn attempt(record: &Record) -> Change {
         _ => Status::Retrying,
     };
     let message = Some(written.error_message).filter(|message| !message.is_empty());
-    let worked = status == Status::Success;
     if let Some(outcome) = written.outcome {
         change.attempt = Some(AttemptRow {
             delivery_id: written.delivery_id.clone(),
@@ -93,7 +92,7 @@ pub fn attempt(record: &Record) -> Change {
             request_headers: as_json(&written.request_headers),
             response_headers: as_json(&written.response_headers),
             response_body: Some(capped(&written.response_body).to_owned())
-                .filter(|body| !worked && !body.is_empty()),
+                .filter(|body| !body.is_empty()),
         });
     }
     change.delivery = Some(DeliveryRow {
@@ -172,16 +171,6 @@ mod tests {
             attempt.request_headers.as_deref(),
             Some(r#"{"authorization":"***"}"#)
         );
-    }
-
-    #[test]
-    fn the_body_of_an_answer_that_was_a_success_is_not_kept() {
-        let change = attempt(&record(
-            r#"{"delivery_id":"dlv_1","webhook_id":"wh_a","event_type":"a","source":"s/0/1","attempt":1,"started_at_ms":1,
-            "duration_seconds":0.001,"outcome":"success","status":200,"response_body":"secret of the receiver","ending":"delivered"}"#,
-        ));
-        assert_eq!(change.attempt.unwrap().response_body, None);
-        assert_eq!(change.delivery.unwrap().status, Status::Success);
     }
 
     #[test]

@@ -27,10 +27,12 @@ pub mod verdict;
 pub mod window;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use governor::{Quota, RateLimiter};
 use ipnet::IpNet;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::warn;
@@ -65,6 +67,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Kept of a response.
     pub response_body_bytes: usize,
+    /// Successes in a second of all shards that are told with headers and body.
+    pub success_details_per_second: u32,
     /// Networks outside the global Internet that may be reached.
     pub allow_networks: Vec<IpNet>,
     /// Webhooks that may have metrics of their own.
@@ -92,6 +96,8 @@ impl Outbound {
     ) -> Result<Self, Error> {
         let count = settings.shards.max(1);
         let standings = Arc::new(Standings::default());
+        let details = NonZeroU32::new(settings.success_details_per_second)
+            .map(|most| Arc::new(RateLimiter::direct(Quota::per_second(most))));
         let mut shards = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
@@ -120,6 +126,7 @@ impl Outbound {
                 conclude: Arc::clone(conclude),
                 metrics: Arc::clone(metrics),
                 tracer: settings.tracer.clone(),
+                details: details.clone(),
             };
             #[expect(
                 clippy::disallowed_methods,

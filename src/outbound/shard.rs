@@ -78,6 +78,8 @@ pub(super) struct ShardSettings {
     pub conclude: Conclude,
     pub metrics: Arc<Metrics>,
     pub tracer: Option<Arc<Tracer>>,
+    /// Lets as many successes be told in full as the configuration has it; `None`: none. All shards draw on it.
+    pub details: Option<Arc<governor::DefaultDirectRateLimiter>>,
 }
 
 struct WebhookLane {

@@ -3,7 +3,6 @@
 //! Promise 1: a delivery leaves here delivered, on the ladder, or dead-lettered, and each of these is acknowledged by Kafka
 //! before its record counts as done. One wide log line an attempt; never a body, secret or query string.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,12 +207,7 @@ fn attempt_record(
         "outcome": attempt.outcome.as_str(),
         "status": attempt.status,
         "error_message": attempt.message,
-        // A success needs no proof but its status.
-        "response_body": if decision == Decision::Delivered {
-            Cow::Borrowed("")
-        } else {
-            String::from_utf8_lossy(&attempt.response_body)
-        },
+        "response_body": String::from_utf8_lossy(&attempt.response_body),
         "ending": ending.map(Ending::as_str),
         "reason": reason.map(crate::delivery::DeadReason::as_str),
         "due_ms": due_ms,

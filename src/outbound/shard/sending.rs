@@ -202,12 +202,15 @@ impl Shard {
             }
             _ => String::new(),
         };
-        let (request_headers, response_headers) = if verdict.outcome == Outcome::Success {
-            Default::default()
-        } else {
-            // Made once more rather than copied before each request: failures are the few.
+        let details = self.settings.details.as_ref();
+        let is_told = verdict.outcome != Outcome::Success
+            || details.is_some_and(|details| details.check().is_ok());
+        let (request_headers, response_headers, response_body) = if is_told {
+            // Made once more rather than copied before each request: these are the few.
             let asked = shown::of_request(&request::attempt_headers(endpoint, &of_attempt));
-            (asked, shown::of_answer(&sent.headers))
+            (asked, shown::of_answer(&sent.headers), sent.body)
+        } else {
+            Default::default()
         };
         Attempt {
             number,
@@ -217,7 +220,7 @@ impl Shard {
             message,
             started_at_ms,
             duration: sent.duration,
-            response_body: sent.body,
+            response_body,
             request_headers,
             response_headers,
         }

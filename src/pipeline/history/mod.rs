@@ -27,8 +27,8 @@ use crate::kafka::receipt::Receipt;
 use crate::metrics::Metrics;
 use crate::record::Record;
 
-/// Rows read and not yet written.
-const QUEUE: usize = 2000;
+/// Rows read and not yet written; with the largest bodies they take 16 MiB.
+const QUEUE: usize = 1000;
 /// Records of one transaction. What a transaction costs is shared by its records: a page is written once for all that changed in it.
 const BATCH: usize = 20_000;
 /// What they may take, in bytes: those that failed carry headers and a body.

@@ -142,6 +142,16 @@ fn a_failed_delivery_is_found_told_whole_and_retried_with_its_own_id() {
         .expect(200);
     assert_eq!(none["results"], json!([]));
 
+    // What worked is told whole, too, while it is little.
+    let worked = one
+        .get("/webhook-deliveries/?webhook=wh_good&status=success")
+        .expect(200);
+    let id = worked["results"][0]["id"].as_str().unwrap();
+    let told = one.get(&format!("/webhook-deliveries/{id}/")).expect(200);
+    let attempt = &told["tries"][0];
+    assert_eq!(attempt["request_headers"]["webhook-id"], id, "{told}");
+    assert!(attempt["response_headers"]["date"].is_string(), "{told}");
+
     let id = list["results"][0]["id"].as_str().unwrap();
     let told = one.get(&format!("/webhook-deliveries/{id}/")).expect(200);
     assert_eq!(told["status"], "failed");
