@@ -1,7 +1,7 @@
 //! Strict JSON: what RFC 8259 leaves open and two parsers may read in two ways is refused here.
 //!
-//! An object that names a key twice is refused, because the tenant (`customer`) of an event must not depend on which of the two
-//! a parser believes (promise 7). Depth is bounded by serde_json (128), so that no input can exhaust the stack.
+//! An object that names a key twice is refused, because the tenant (`customer`) of an event, or a condition of a webhook's filter, must not
+//! depend on which of the two a parser believes (promise 7). Depth is bounded by serde_json (128), so that no input can exhaust the stack.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 ///
 /// # Errors
 /// serde_json's error with line and column; a repeated key is one.
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut deserializer)?;
     deserializer.end()?;

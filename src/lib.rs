@@ -14,7 +14,7 @@
 //! | above all | [`app`], [`cli`] |
 //! | the order | [`pipeline`] |
 //! | stages | [`intake`] → [`matching`] → [`outbound`] → [`retry`]; [`history`]; [`web`] |
-//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`], [`token`]; [`config`], [`metrics`], [`traces`], [`kafka`]; [`failpoint`] |
+//! | nouns | [`event`], [`subscription`], [`delivery`], [`attempt`], [`record`], [`samples`], [`token`], [`json`]; [`config`], [`metrics`], [`traces`], [`kafka`]; [`failpoint`] |
 //!
 //! Imports point down, and stages never import each other (a test reads the sources and asserts it).
 
@@ -32,6 +32,7 @@ pub mod event;
 pub mod failpoint;
 pub mod history;
 pub mod intake;
+pub mod json;
 pub mod kafka;
 pub mod matching;
 pub mod metrics;

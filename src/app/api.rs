@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::intake::decode::{Decoded, Reading, decode};
 use crate::kafka::settings::Connection;
-use crate::kafka::topics;
+use crate::kafka::{self, topics};
 use crate::matching::explain::Fate;
 use crate::metrics::Metrics;
 use crate::outbound::guard::Guard;
@@ -33,6 +33,20 @@ use crate::web::api::problem::Problem;
 use crate::web::api::{self, Api, Behind, Editor, Served, Settings, Standing};
 
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
+
+/// A reason of the decoder's; those that concern one member begin with its pointer.
+fn no_event(why: &str) -> FieldError {
+    let first = why.split([' ', ':']).next().unwrap_or_default();
+    let is_place = first.starts_with('/');
+    FieldError {
+        pointer: if is_place {
+            first.to_owned()
+        } else {
+            String::new()
+        },
+        message: format!("this is no event: {why}"),
+    }
+}
 
 /// Serves the API where the configuration wants it, and says why where it does not.
 pub(super) async fn serve(
@@ -225,7 +239,7 @@ impl Behind for Stood {
         Ok((delivery.id.to_string(), delivery.event_type.to_string()))
     }
 
-    fn read_event(&self, event: &Submission) -> Result<Read, String> {
+    fn read_event(&self, event: &Submission) -> Result<Read, Vec<FieldError>> {
         match decode(&mut Self::record(event), &self.reading) {
             Decoded::Event(Event {
                 event_type,
@@ -233,16 +247,17 @@ impl Behind for Stood {
                 body,
                 inline: carried,
             }) => {
-                carried.as_ref().map(inline::read).transpose()?;
+                carried.as_ref().map(inline::check).transpose()?;
                 Ok(Read {
                     event_type,
                     customer,
                     body,
+                    customer_pointer: self.reading.customer_pointer.clone(),
                     carries_webhook: carried.is_some(),
                 })
             }
-            Decoded::Tombstone => Err("it is empty".to_owned()),
-            Decoded::Undecodable(why) => Err(why),
+            Decoded::Tombstone => Err(vec![no_event("it is empty")]),
+            Decoded::Undecodable(why) => Err(vec![no_event(&why)]),
         }
     }
 
@@ -273,7 +288,13 @@ impl Behind for Stood {
             .ways
             .producer
             .write(&record, ACKNOWLEDGED_WITHIN);
-        let place = written.map_err(|fault| Problem::unavailable(fault.to_string()))?;
+        let place = written.map_err(|fault| match fault {
+            kafka::Error::TooLarge(why) => {
+                let cure = "send less, or raise max.message.bytes of the topic";
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{why}; {cure}"))
+            }
+            fault => Problem::unavailable(fault.to_string()),
+        })?;
         Ok(Placed {
             event_type: event_type.to_owned(),
             topic: place.topic.to_string(),

@@ -93,6 +93,8 @@ impl Inside for Running {
         };
         let draining = self.draining.load(Ordering::Acquire);
         let broker = self.ways.producer.reaches_broker(Duration::from_secs(2));
+        let catalog = self.ways.catalog.now();
+        let locked = catalog.locked().len();
         let mut checks = vec![
             check(
                 "running",
@@ -101,8 +103,15 @@ impl Inside for Running {
             ),
             check(
                 "catalog",
-                self.ways.catalog.is_loaded(),
-                format!("{} webhooks", self.ways.catalog.now().len()),
+                self.ways.catalog.is_loaded() && locked == 0,
+                match locked {
+                    0 => format!("{} webhooks", catalog.len()),
+                    // A rolling restart with the wrong key must not go on to the next instance.
+                    _ => format!(
+                        "{} webhooks, and {locked} that cannot be opened: deliveries to them wait; the log and `postrider check` say why",
+                        catalog.len()
+                    ),
+                },
             ),
             check(
                 "producer",

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Every command ends with 0 (done), 1 (it did not work: one message on stderr says what and
 //! how to mend it) or 2 (wrong usage).
 
+mod audit;
 mod check;
 mod dead_letters;
 mod deliveries;

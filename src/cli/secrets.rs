@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::audit::Audit;
 use super::output::{self, Output};
 use super::{Answer, Context};
 use crate::app;
@@ -46,6 +47,13 @@ impl Rekey {
             bail!("the topic {topic} does not exist; is kafka.topic_prefix another one?");
         }
         let done = rekey(&connection, &topic, &key, self.dry_run)?;
+        if !self.dry_run && !done.written.is_empty() {
+            let audit = Audit::on(&connection, config)?;
+            let after = json!({"key_id": key.id()});
+            for id in &done.written {
+                audit.note("webhook.rekey", id, Value::Null, after.clone());
+            }
+        }
         match self.output {
             Output::Table => {
                 let verb = if self.dry_run { "would be" } else { "are" };

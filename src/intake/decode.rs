@@ -5,9 +5,11 @@
 
 use serde_json::Value;
 
-use super::{inline, json};
+use super::inline;
 use crate::event::Event;
+use crate::json;
 use crate::record::{Record, header_text};
+use crate::subscription::Customer;
 
 const TYPE_BYTES: usize = 256;
 const CUSTOMER_BYTES: usize = 256;
@@ -124,7 +126,12 @@ fn checked_type(found: &str) -> Result<String, String> {
 fn customer(found: Option<&Value>, pointer: &str) -> Result<Option<String>, String> {
     match found {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(number @ Value::Number(_)) => match Customer::from_json(number) {
+            Some(customer) => Ok(Some(customer.as_str().to_owned())),
+            None => Err(format!(
+                "{pointer} (the customer) is a number that 64 bits do not hold exactly; write it as text"
+            )),
+        },
         Some(Value::String(text)) if text.is_empty() || text.len() > CUSTOMER_BYTES => Err(
             format!("{pointer} (the customer) is empty or longer than {CUSTOMER_BYTES} bytes"),
         ),

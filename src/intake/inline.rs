@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json;
+use crate::json;
 
 /// The member of an event, or of the `data` of a structured CloudEvent.
 const MEMBER: &str = "webhook";

@@ -5,4 +5,3 @@
 
 pub mod decode;
 mod inline;
-mod json;

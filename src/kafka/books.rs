@@ -163,6 +163,19 @@ impl Books {
             .sum()
     }
 
+    /// The record that has been open for longest beyond what its topic may have, and for how long.
+    pub(super) fn overdue(
+        &self,
+        now: Duration,
+        longest_open: impl Fn(&str) -> Duration,
+    ) -> Option<(&Place, Duration)> {
+        let open = self.pages.iter().filter_map(|(place, page)| {
+            let age = now.saturating_sub(page.ledger.oldest()?);
+            (age > longest_open(&place.0)).then_some((place, age))
+        });
+        open.max_by_key(|(_, age)| *age)
+    }
+
     pub(super) fn summary(&self, now: Duration) -> BookSummary {
         BookSummary {
             open: self

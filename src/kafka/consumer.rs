@@ -37,6 +37,11 @@ pub trait Stage: Send + 'static {
         true
     }
 
+    /// How long a record of this topic may stay open; one that does for longer is told of as an error.
+    fn longest_open(&self, _topic: &str) -> Duration {
+        Duration::from_secs(60)
+    }
+
     /// How long the stage can be left alone when there is nothing to read.
     fn patience(&self) -> Duration {
         POLL_WAIT

@@ -65,6 +65,9 @@ pub enum Error {
     /// A reader's thread panicked: a defect of ours.
     #[error("a reader's thread panicked; this is a defect, please report it with the log")]
     Panicked,
+    /// A record that its topic does not take, however often it is sent.
+    #[error("{0}")]
+    TooLarge(String),
     /// A question to the broker had no answer in time.
     #[error("{0}")]
     NoAnswer(String),

@@ -295,6 +295,7 @@ impl Producer {
         );
         match answer.recv_timeout(limit) {
             Ok(Ok(place)) => Ok(place),
+            Ok(Err(refused)) if refused.too_large => Err(Error::TooLarge(refused.to_string())),
             Ok(Err(refused)) => Err(Error::NoAnswer(refused.to_string())),
             Err(_) => Err(Error::NoAnswer(format!(
                 "{} did not acknowledge a record within {} s",

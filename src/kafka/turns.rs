@@ -35,8 +35,8 @@ use crate::record::{Header, Record, SourceOffset};
 
 /// How often the frontier is committed. It bounds what a killed process repeats.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// A frontier that stands still for so long while work is open is an error.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// A stop waits so long for what is open.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// For the LeaveGroup of a static member, whose sending librdkafka does not tell.
 const LEAVE_WAIT: Duration = Duration::from_millis(200);
 const RECORDS_A_TURN: usize = 512;
@@ -153,7 +153,7 @@ impl Life {
                     turns.now()
                 });
                 let waited = turns.now().saturating_sub(since);
-                if self.books.outstanding() == 0 || waited > STALL_LIMIT {
+                if self.books.outstanding() == 0 || waited > STOP_LIMIT {
                     return Ok(End::Stopped);
                 }
                 self.wait_for_settlement(Duration::from_millis(10));
@@ -278,21 +278,22 @@ impl Life {
     }
 
     fn report(&mut self, turns: &Turns) {
-        let summary = self.books.summary(turns.now());
+        let now = turns.now();
+        let summary = self.books.summary(now);
         turns.status.set(summary);
-        if summary.open > 0 && summary.oldest > STALL_LIMIT {
-            if !self.stall_logged {
-                error!(
-                    stage = turns.settings.stage,
-                    open = summary.open,
-                    oldest_seconds = summary.oldest.as_secs(),
-                    "the ledger stands still: a record has been open for more than a minute"
-                );
-                self.stall_logged = true;
-            }
-        } else {
-            self.stall_logged = false;
+        let longest_open = |topic: &str| turns.stage.longest_open(topic);
+        let overdue = self.books.overdue(now, longest_open);
+        if let Some(((topic, partition), age)) = overdue.filter(|_| !self.stall_logged) {
+            error!(
+                stage = turns.settings.stage,
+                topic = &**topic,
+                partition,
+                open = summary.open,
+                oldest_seconds = age.as_secs(),
+                "the ledger stands still: a record has been open for longer than anything it may wait for"
+            );
         }
+        self.stall_logged = overdue.is_some();
     }
 
     fn read(&mut self, turns: &mut Turns) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! The live set of webhooks, swapped whole when it changes.
 //!
 //! One writer follows the catalog topic and collects changes; readers take a snapshot and are never blocked. A webhook whose
-//! filter cannot be read is kept and marked: its events are dead-lettered with that reason, never skipped (promise 1).
+//! filter cannot be read is kept and marked: its events are dead-lettered with that reason, never skipped (promise 1). One whose record
+//! cannot be opened is locked: as far as is known what it wants, deliveries to it are made, and wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,9 +24,14 @@ pub struct Candidate {
     pub filter_fault: Option<Arc<str>>,
 }
 
+/// Webhooks whose newest record cannot be opened and of which no earlier one is known, without their secrets; `None` where even the
+/// rest cannot be read.
+pub type Locked = HashMap<WebhookId, Option<Arc<Subscription>>>;
+
 /// The catalog as it was at one moment.
 pub struct Snapshot {
     webhooks: HashMap<WebhookId, Arc<Subscription>>,
+    locked: Locked,
     index: Index<Candidate>,
 }
 
@@ -33,6 +39,11 @@ impl Snapshot {
     /// The webhook of this id.
     pub fn get(&self, id: &str) -> Option<&Arc<Subscription>> {
         self.webhooks.get(id)
+    }
+
+    /// Webhooks that there are and that cannot be opened.
+    pub fn locked(&self) -> &Locked {
+        &self.locked
     }
 
     /// All webhooks, in no order.
@@ -72,7 +83,7 @@ pub struct Catalog {
 impl Default for Catalog {
     fn default() -> Self {
         Self {
-            current: ArcSwap::from_pointee(snapshot(HashMap::new())),
+            current: ArcSwap::from_pointee(snapshot(HashMap::new(), Locked::new())),
             start: Instant::now(),
             caught_up_ms: AtomicU64::new(0),
         }
@@ -86,8 +97,8 @@ impl Catalog {
     }
 
     /// Publishes a new set.
-    pub fn publish(&self, webhooks: HashMap<WebhookId, Arc<Subscription>>) {
-        self.current.store(Arc::new(snapshot(webhooks)));
+    pub fn publish(&self, webhooks: HashMap<WebhookId, Arc<Subscription>>, locked: Locked) {
+        self.current.store(Arc::new(snapshot(webhooks, locked)));
     }
 
     /// Says that everything written before this instant has been published.
@@ -112,8 +123,9 @@ impl Catalog {
     }
 }
 
-fn snapshot(webhooks: HashMap<WebhookId, Arc<Subscription>>) -> Snapshot {
-    let enabled = webhooks.values().filter(|webhook| webhook.enabled);
+fn snapshot(webhooks: HashMap<WebhookId, Arc<Subscription>>, locked: Locked) -> Snapshot {
+    let all = webhooks.values().chain(locked.values().flatten());
+    let enabled = all.filter(|webhook| webhook.enabled);
     let index = Index::build(enabled.map(|webhook| {
         let (entry, filter_fault) = entry_of(webhook);
         let candidate = Candidate {
@@ -122,7 +134,11 @@ fn snapshot(webhooks: HashMap<WebhookId, Arc<Subscription>>) -> Snapshot {
         };
         (entry, candidate)
     }));
-    Snapshot { webhooks, index }
+    Snapshot {
+        webhooks,
+        locked,
+        index,
+    }
 }
 
 /// What a webhook wants, for the index, and why its filter cannot be evaluated.

@@ -24,6 +24,9 @@ pub(super) const STAGE: &str = "deliver";
 /// How long a delivery waits for a webhook that is not in the catalog, before the catalog is believed.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(15);
 
+/// The longest timeout of a webhook, and what comes before and after its request.
+const LONGEST_OPEN: Duration = Duration::from_secs(360);
+
 /// The stage on its reader's thread.
 pub struct Deliver {
     pub ways: Arc<Ways>,
@@ -32,6 +35,10 @@ pub struct Deliver {
 }
 
 impl Stage for Deliver {
+    fn longest_open(&self, _topic: &str) -> Duration {
+        LONGEST_OPEN
+    }
+
     fn admits(&mut self) -> bool {
         self.budget.has_room()
     }
@@ -74,6 +81,11 @@ impl Deliver {
                 }
             },
         };
+        if webhook.customer.is_some() && webhook.customer != delivery.customer {
+            // It changed hands, or its id was used again, after the delivery was made (promise 7).
+            let text = "the delivery was made for another customer than the one that its webhook is of now; nobody sees another's events";
+            return self.bury(&delivery, DeadReason::Rejected, text, receipt);
+        }
         if !webhook.enabled {
             let text = match self.ways.conditions.of(&webhook) {
                 Some(condition) => format!("the webhook is disabled: {}", condition.reason),
@@ -113,6 +125,12 @@ impl Deliver {
 
     /// Its webhook was deleted, or the catalog has not told of it yet. Only a catalog that is newer than the delivery's wait is believed.
     fn unknown(&self, delivery: Delivery, receipt: Receipt) {
+        if let Some(locked) = self.ways.catalog.now().locked().get(&delivery.webhook) {
+            let max_age = locked
+                .as_ref()
+                .map_or(DEFAULT_MAX_AGE_SECONDS, |webhook| webhook.max_age_seconds);
+            return self.closed(delivery, max_age, "its webhook cannot be opened", receipt);
+        }
         let waited = delivery.waiting == Some(Waiting::Unknown);
         let before_the_wait = Instant::now().checked_sub(UNKNOWN_PAUSE / 2);
         let is_certain =
@@ -128,8 +146,14 @@ impl Deliver {
     /// No key of this instance opens the webhook that it carries: it waits for an instance, or a configuration, that has the key.
     fn sealed(&self, delivery: Delivery, fault: &SealError, receipt: Receipt) {
         error!(delivery = delivery.id, %fault, "a delivery waits: its webhook cannot be opened");
-        if is_older(&delivery, DEFAULT_MAX_AGE_SECONDS, now_ms()) {
-            return self.bury(&delivery, DeadReason::Expired, &fault.to_string(), receipt);
+        let why = fault.to_string();
+        self.closed(delivery, DEFAULT_MAX_AGE_SECONDS, &why, receipt);
+    }
+
+    /// Waits until its webhook can be opened, or it is too old.
+    fn closed(&self, delivery: Delivery, max_age: u64, why: &str, receipt: Receipt) {
+        if is_older(&delivery, max_age, now_ms()) {
+            return self.bury(&delivery, DeadReason::Expired, why, receipt);
         }
         self.ask_again(delivery, receipt);
     }

@@ -12,11 +12,11 @@ use super::hold::Cursors;
 use crate::kafka::Error;
 use crate::kafka::settings::Connection;
 use crate::kafka::table::{Change, Follower, follow};
-use crate::matching::catalog::Catalog;
+use crate::matching::catalog::{Catalog, Locked};
 use crate::metrics::Metrics;
 use crate::record::Record;
 use crate::subscription::condition::{CatalogKey, Condition};
-use crate::subscription::seal::{self, SealingKey};
+use crate::subscription::seal::{self, SealError, SealingKey};
 use crate::subscription::{Subscription, WebhookId};
 
 /// Follows the catalog topic and publishes what it says.
@@ -33,6 +33,9 @@ pub fn catalog(
     written: Arc<Written>,
 ) -> Result<Follower, Error> {
     let mut webhooks: HashMap<WebhookId, Arc<Subscription>> = HashMap::new();
+    let mut locked = Locked::new();
+    // Of records that could not be read since the last time; only those count that no later record has replaced.
+    let mut faults: HashMap<WebhookId, SealError> = HashMap::new();
     let mut changed = false;
     follow(connection, topic, move |change| match change {
         Change::Put(record) => {
@@ -58,35 +61,47 @@ pub fn catalog(
                 }
             };
             written.seen(&record, webhooks.get(&id).cloned());
-            match record
-                .payload
-                .as_deref()
-                .map(|bytes| seal::from_record(bytes, key.as_ref()))
-            {
-                None => {
-                    changed |= webhooks.remove(&id).is_some();
-                    conditions.enter(id, None);
-                }
-                Some(Ok(webhook)) if webhook.id != id => {
+            faults.remove(&id);
+            let Some(bytes) = record.payload.as_deref() else {
+                changed |= webhooks.remove(&id).is_some() | locked.remove(&id).is_some();
+                conditions.enter(id, None);
+                return;
+            };
+            match seal::from_record(bytes, key.as_ref()) {
+                Ok(webhook) if webhook.id != id => {
                     metrics.catalog_errors.inc();
                     error!(key = %id, webhook = %webhook.id, "a catalog record is of another webhook than its key; it is passed over");
                 }
-                Some(Ok(webhook)) => {
+                Ok(webhook) => {
+                    locked.remove(&id);
                     webhooks.insert(id, Arc::new(webhook));
                     changed = true;
                 }
-                Some(Err(fault)) => {
-                    metrics.catalog_errors.inc();
-                    error!(webhook = %id, %fault, "a catalog record cannot be read; the webhook stays as it was");
+                Err(fault) => {
+                    if !webhooks.contains_key(&id) {
+                        let rest = seal::without_secrets(bytes).ok();
+                        let rest = rest.filter(|webhook| webhook.id == id);
+                        locked.insert(id.clone(), rest.map(Arc::new));
+                        changed = true;
+                    }
+                    faults.insert(id, fault);
                 }
             }
         }
         Change::CaughtUp(instant) => {
+            for (id, fault) in faults.drain() {
+                metrics.catalog_errors.inc();
+                if locked.contains_key(&id) {
+                    error!(webhook = %id, %fault, "a catalog record cannot be read; deliveries to the webhook wait until it can");
+                } else {
+                    error!(webhook = %id, %fault, "a catalog record cannot be read; the webhook stays as it was");
+                }
+            }
             if std::mem::take(&mut changed) {
                 metrics
                     .webhooks
                     .set(i64::try_from(webhooks.len()).unwrap_or(i64::MAX));
-                catalog.publish(webhooks.clone());
+                catalog.publish(webhooks.clone(), locked.clone());
             }
             catalog.confirm(instant);
             written.published();

@@ -17,6 +17,8 @@ const NEAR_BYTES: usize = 16 * 1024 * 1024;
 /// How often the ages are shown.
 const SHOW: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
+/// A record that leaves its topic so much later than its residency has been forgotten.
+const LATE: Duration = Duration::from_secs(60);
 /// What may be on its way to a topic at a time.
 const OPEN_RECORDS: usize = 20_000;
 
@@ -103,6 +105,12 @@ impl Stage for Releasing {
                     .bury_undecodable(&record, &fault.to_string(), STAGE, receipt);
             }
         }
+    }
+
+    /// The head of a partition is open until its residency is over; then it may wait for its last mile.
+    fn longest_open(&self, topic: &str) -> Duration {
+        let rung = rung_of_topic(topic, &self.ways.topics.delay_prefix).unwrap_or(&RUNGS[0]);
+        rung.residency + LATE
     }
 
     fn wants(&mut self, topic: &str, partition: i32) -> bool {

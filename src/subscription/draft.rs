@@ -21,6 +21,8 @@ pub enum SecretChange {
     Remove,
     /// `"generate"`: one is made, unless the stored webhook has one (applying a file twice changes nothing).
     Generate,
+    /// [`MASK`]: as stored, and there must be one.
+    Stored,
     /// This one, alone; [`Subscription::rotate_secret`] is the way to keep two for a while.
     Set(String),
 }
@@ -31,6 +33,7 @@ impl std::fmt::Debug for SecretChange {
             Self::Keep => "Keep",
             Self::Remove => "Remove",
             Self::Generate => "Generate",
+            Self::Stored => "Stored",
             Self::Set(_) => "Set(***)",
         })
     }
@@ -231,7 +234,16 @@ fn set_secret(
     prefix: &str,
 ) -> Result<Option<SecretString>, Vec<FieldError>> {
     match change {
-        SecretChange::Keep => subscription.secrets = stored,
+        SecretChange::Stored if stored.is_empty() => {
+            let message = format!(
+                "`{MASK}` means \"as stored\", but no secret is stored; write the secret itself, or \"generate\""
+            );
+            return Err(vec![FieldError {
+                pointer: pointer(prefix, "secret"),
+                message,
+            }]);
+        }
+        SecretChange::Keep | SecretChange::Stored => subscription.secrets = stored,
         SecretChange::Generate if !stored.is_empty() => subscription.secrets = stored,
         SecretChange::Remove => subscription.secrets.clear(),
         // The newest one again: an old one that still lives for a rotation stays.

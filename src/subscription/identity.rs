@@ -137,12 +137,12 @@ impl<'de> Deserialize<'de> for WebhookId {
 pub struct Customer(Arc<str>);
 
 impl Customer {
-    /// The customer that a JSON value names, of an event or a webhook; `None` for an empty string and for anything
-    /// that is neither a number nor a string.
+    /// The customer that a JSON value names, of an event or a webhook; `None` for an empty string, for a number too large to be exact, and
+    /// for anything that is neither a number nor a string.
     pub fn from_json(value: &serde_json::Value) -> Option<Self> {
         match value {
             serde_json::Value::String(text) if !text.is_empty() => Some(Self(text.as_str().into())),
-            serde_json::Value::Number(number) => Some(Self(canonical_number(number).into())),
+            serde_json::Value::Number(number) => Some(Self(canonical_number(number)?.into())),
             _ => None,
         }
     }
@@ -158,16 +158,16 @@ impl Customer {
     }
 }
 
-/// 1, 1.0 and 1e0 are one number and so one customer. Above 2^53 neighbouring integers share a float, hence the bound.
-fn canonical_number(number: &serde_json::Number) -> String {
+/// 1, 1.0 and 1e0 are one number and so one customer. Above 2^53 neighbouring integers share a float, and two customers would be one.
+fn canonical_number(number: &serde_json::Number) -> Option<String> {
     const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
     match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < LARGEST_EXACT => {
+        Some(float) if number.is_f64() && float.fract() == 0.0 =>
+        {
             #[allow(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-            let whole = float as i64;
-            whole.to_string()
+            (float.abs() < LARGEST_EXACT).then(|| (float as i64).to_string())
         }
-        _ => number.to_string(),
+        _ => Some(number.to_string()),
     }
 }
 

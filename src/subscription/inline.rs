@@ -37,13 +37,17 @@ const DEFAULT_TIMEOUT: f64 = 5.0;
 /// # Errors
 /// Every fault that was found, with its JSON pointer in the event, as one text.
 pub fn read(value: &Value) -> Result<Subscription, String> {
-    checked(value).map_err(|faults| {
+    check(value).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         faults.join("; ")
     })
 }
 
-fn checked(value: &Value) -> Result<Subscription, Vec<FieldError>> {
+/// As [`read`], with each fault for itself.
+///
+/// # Errors
+/// Every fault that was found.
+pub fn check(value: &Value) -> Result<Subscription, Vec<FieldError>> {
     let fail = |at: String, message: String| FieldError {
         pointer: at,
         message,

@@ -226,6 +226,23 @@ pub fn to_record(
 /// # Errors
 /// The record is not one of ours, or its secrets cannot be opened with this key.
 pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscription, SealError> {
+    let mut record = read(bytes)?;
+    let secrets = match record.sealed.take() {
+        None => Secrets::default(),
+        Some(sealed) => open(&sealed, record.id.as_str(), &record.id, key)?,
+    };
+    subscription(record, secrets)
+}
+
+/// The same without its secrets, which no key is needed for: what it wants is known then, and nothing can be sent to it.
+///
+/// # Errors
+/// The record is not one of ours.
+pub fn without_secrets(bytes: &[u8]) -> Result<Subscription, SealError> {
+    subscription(read(bytes)?, Secrets::default())
+}
+
+fn read(bytes: &[u8]) -> Result<Record, SealError> {
     /// Read first: the rest of a later form may not fit [`Record`].
     #[derive(Deserialize)]
     struct Form {
@@ -236,13 +253,12 @@ pub fn from_record(bytes: &[u8], key: Option<&SealingKey>) -> Result<Subscriptio
     if form > FORM {
         return Err(SealError::LaterForm(form));
     }
-    let record: Record = serde_json::from_slice(bytes).map_err(unreadable)?;
+    serde_json::from_slice(bytes).map_err(unreadable)
+}
+
+fn subscription(record: Record, secrets: Secrets) -> Result<Subscription, SealError> {
     let timeout = Duration::try_from_secs_f64(record.timeout_seconds)
         .map_err(|error| SealError::Unreadable(format!("timeout_seconds: {error}")))?;
-    let secrets = match record.sealed {
-        None => Secrets::default(),
-        Some(sealed) => open(&sealed, record.id.as_str(), &record.id, key)?,
-    };
     Ok(Subscription {
         id: record.id,
         customer: record.customer,

@@ -23,6 +23,9 @@ pub struct View {
     pub(super) headers: BTreeMap<String, &'static str>,
     pub(super) cookies: BTreeMap<String, &'static str>,
     pub(super) auth: Auth,
+    /// That there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<&'static str>,
     pub(super) enabled: bool,
     pub(super) paused: bool,
     pub(super) verify_ssl: bool,
@@ -54,6 +57,7 @@ impl View {
             headers: masked(&subscription.headers),
             cookies: masked(&subscription.cookies),
             auth: masked_auth(&subscription.auth),
+            secret: (!subscription.secrets.is_empty()).then_some(MASK),
             enabled: subscription.enabled,
             paused: subscription.paused,
             verify_ssl: subscription.verify_ssl,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use postrider::subscription::Customer;
 use serde_json::json;
 
-use crate::harness::{Cluster, Receiver, Record, Router, raw, read_request};
+use crate::harness::{Cluster, Receiver, Record, Router, Sent, raw, read_request};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -91,5 +92,26 @@ fn a_delivery_that_is_older_than_its_webhook_wants_ends_as_expired() {
     router.produce("events.job", 0..1);
     let letters = router.wait_for_dead_letters(1);
     assert_eq!(reasons(&letters), [("wh_a", "expired")]);
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[test]
+fn nobody_gets_what_was_made_for_the_customer_that_a_webhook_was_of_before() {
+    let cluster = Cluster::named("moved");
+    let receiver = Receiver::answering(500);
+    let router = Router::start(&cluster, &["events.job"], "");
+    let fields = json!({"customer": 1, "retry_backoff": 3});
+    router.subscribe("wh_a", &receiver.url("/"), fields);
+    let event = br#"{"event_type": "job.failed", "customer": 1}"#.to_vec();
+    cluster.produce(&cluster.name("events.job"), &Sent::new(event));
+    receiver.wait_for(1, SOON);
+    router.change("wh_a", |webhook| {
+        webhook.customer = Some(Customer::new("2"))
+    });
+    let letters = router.wait_for_dead_letters(1);
+    assert_eq!(reasons(&letters), [("wh_a", "rejected")]);
+    let why = letters[0].header("__dlq.errors.message").unwrap();
+    assert!(why.contains("another customer"), "{why}");
+    router.wait_until_idle();
     assert_eq!(receiver.requests().len(), 1);
 }

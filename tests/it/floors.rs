@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 const STAGES: [&str; 6] = ["intake", "matching", "outbound", "retry", "history", "web"];
 /// What stands below the stages.
-const NOUNS: [&str; 8] = [
+const NOUNS: [&str; 9] = [
+    "json",
     "event",
     "subscription",
     "delivery",

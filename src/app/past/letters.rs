@@ -157,7 +157,9 @@ impl Known {
         size: usize,
     ) -> Result<Letters, Problem> {
         let _reading = Reading::begin(&self.readings)?;
-        let foreign = self.foreign(selection.topic.as_deref())?;
+        let foreign = self.foreign(selection.topic.as_deref(), |why| {
+            Problem::of_parameter("topic", why)
+        })?;
         let mut window = Window::new(from, size);
         let mut total = 0;
         let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
@@ -186,13 +188,14 @@ impl Known {
     }
 
     /// The dead letters of another program's topic, if one is named.
-    fn foreign(&self, topic: Option<&str>) -> Result<Option<Replaying>, Problem> {
+    fn foreign(
+        &self,
+        topic: Option<&str>,
+        refused: impl FnOnce(String) -> Problem,
+    ) -> Result<Option<Replaying>, Problem> {
         let Some(topic) = topic else { return Ok(None) };
         if !self.has_topic(topic)? {
-            return Err(Problem::of_parameter(
-                "topic",
-                format!("there is no topic {topic}"),
-            ));
+            return Err(refused(format!("there is no topic {topic}")));
         }
         Ok(Some(self.replaying.on(topic)))
     }
@@ -203,8 +206,13 @@ impl Known {
     }
 
     /// Into our own topics nothing is written but what we made.
-    fn must_be_a_source(&self, topic: &str) -> Result<(), Problem> {
+    fn must_be_a_source(&self, topic: &str, letters: Option<&str>) -> Result<(), Problem> {
         let refused = |why: String| Problem::at("/into", format!("`into`: {why}"));
+        if letters == Some(topic) {
+            return Err(refused(format!(
+                "the letters are from {topic}, and would come back to it; name a source topic"
+            )));
+        }
         if self.running.ways.topics.are_ours(topic) {
             return Err(refused(format!(
                 "{topic} is one of our own topics; name a source topic"
@@ -230,10 +238,12 @@ impl Known {
         if order.never_delivered {
             self.must_be_seen(tenant, &order.selection)?;
         }
-        let foreign = self.foreign(order.selection.topic.as_deref())?;
+        let foreign = self.foreign(order.selection.topic.as_deref(), |why| {
+            Problem::at("/topic", format!("`topic`: {why}"))
+        })?;
         let replaying = foreign.as_ref().unwrap_or(&self.replaying);
         if let Some(topic) = &order.into {
-            self.must_be_a_source(topic)?;
+            self.must_be_a_source(topic, order.selection.topic.as_deref())?;
         }
         let target = order.to_webhook.as_deref();
         let target = target.map(|id| replaying.target(id)).transpose();

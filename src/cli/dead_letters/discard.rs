@@ -18,7 +18,7 @@ pub(super) struct Discard {
     #[command(flatten)]
     selection: Selection,
     /// Why, for whoever asks later
-    #[arg(long, value_name = "TEXT", required_unless_present_any = ["undo", "dry_run"])]
+    #[arg(long, value_name = "TEXT", value_parser = not_blank, required_unless_present_any = ["undo", "dry_run"])]
     reason_text: Option<String>,
     /// Only so many, those that died first
     #[arg(long, value_name = "N")]
@@ -36,6 +36,13 @@ pub(super) struct Discard {
     undo: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+fn not_blank(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, for whoever asks later".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 impl Discard {
@@ -71,6 +78,7 @@ impl Discard {
         let replaying = super::open(context, None)?;
         if let Some(id) = &self.undo {
             let job = replaying.undo(id)?;
+            super::noted(context, "dead_letters.undo", &job)?;
             return match self.output {
                 Output::Json => print_json(&json!({"id": job.id, "undone": job.done})),
                 Output::Table => print(&format!(
@@ -104,6 +112,7 @@ impl Discard {
             return print("nothing was discarded\n");
         }
         let job = replaying.begin(plan)?;
+        super::noted(context, "dead_letters.discard", &job)?;
         match self.output {
             Output::Json => print_json(&json!({
                 "id": job.id,

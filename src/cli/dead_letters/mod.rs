@@ -9,13 +9,16 @@ mod sending;
 mod show;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
+use super::audit::Audit;
 use super::output::escaped;
 use super::remote::Remote;
 use super::{Answer, Context};
 use crate::app;
 use crate::pipeline::replaying::{Counts, Replaying};
 use crate::pipeline::topics::Topics;
+use crate::retry::replay::Job;
 
 /// `postrider dead-letters`.
 #[derive(Args)]
@@ -42,7 +45,14 @@ impl DeadLetters {
     pub(super) fn run(self, context: &Context) -> Answer {
         match self.command {
             Command::List(list) => list.run(context, &self.remote),
-            Command::Show(show) => show.run(context),
+            Command::Show(show) => {
+                if self.remote.client()?.is_some() {
+                    super::wrong_usage(
+                        "a dead letter is shown whole from Kafka only; leave out --api (and POSTRIDER_API), or use `dead-letters list`",
+                    );
+                }
+                show.run(context)
+            }
             Command::Replay(replay) => replay.run(context, &self.remote),
             Command::Discard(discard) => discard.run(context, &self.remote),
         }
@@ -56,6 +66,13 @@ pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<R
     let topics = Topics::new(&config.kafka.topic_prefix);
     let replaying = Replaying::open(connection, &topics, letters)?;
     Ok(replaying.reading(app::reading(&config)))
+}
+
+/// Notes in the audit trail what was ordered.
+fn noted(context: &Context, action: &str, job: &Job) -> Answer {
+    let audit = Audit::open(&context.config()?)?;
+    audit.note(action, &job.id, Value::Null, serde_json::to_value(job)?);
+    Ok(())
 }
 
 /// "1 letter", "2 letters".

@@ -15,7 +15,7 @@ use super::selection::{Selection, webhook};
 use super::sending::send;
 use crate::app;
 use crate::config::Config;
-use crate::matching::catalog::Catalog;
+use crate::matching::catalog::{Catalog, Locked};
 use crate::outbound::guard::Guard;
 use crate::pipeline::catalog_topic::CatalogTopic;
 use crate::pipeline::replaying::{Error, Order, Origin};
@@ -114,6 +114,13 @@ impl Replay {
             None => None,
         };
         if let Some(topic) = &self.into
+            && self.dead_topic.as_ref() == Some(topic)
+        {
+            bail!(
+                "--into: the letters are from {topic}, and would come back to it; name a source topic"
+            );
+        }
+        if let Some(topic) = &self.into
             && !replaying.has_topic(topic)?
         {
             bail!(
@@ -173,6 +180,7 @@ impl Replay {
             }
         }
         let job = replaying.begin(plan)?;
+        super::noted(context, "replay.create", &job)?;
         if self.detach {
             return match output {
                 Output::Json => print_json(&job),
@@ -234,6 +242,7 @@ fn origin(config: &Config) -> anyhow::Result<Origin> {
         webhooks
             .map(|(id, webhook)| (id, Arc::new(webhook)))
             .collect(),
+        Locked::new(),
     );
     Ok(app::origin(config, catalog))
 }

@@ -25,7 +25,7 @@ pub(super) struct Selection {
     #[arg(long, value_parser = clap::value_parser!(u16).range(100..600))]
     status: Option<u16>,
     /// That died at or after this time: RFC 3339, a date, or an age such as 2h, 30m, 7d
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, visible_alias = "only-failed-since")]
     since: Option<i64>,
     /// That died before this time
     #[arg(long, value_name = "TIME", value_parser = time)]

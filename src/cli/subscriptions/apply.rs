@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Opened;
 use super::file::{Action, Plan, Source, Step};
 use crate::cli::Answer;
+use crate::cli::audit::Audit;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::pipeline::catalog_topic::{CatalogTopic, Entry, Error};
@@ -48,6 +49,7 @@ impl Apply {
         } else {
             opened.catalog.put_all(entries)
         };
+        let audit = Audit::on(&opened.connection, config)?;
         // What failed is not shown as done; the secrets of what was written are shown, as nobody can see them later.
         let mut failures = Vec::new();
         let mut answers = written.into_iter();
@@ -60,7 +62,12 @@ impl Apply {
             };
             match answer {
                 Some(Err(fault)) => failures.push(format!("\n  {}: {fault}", step.id)),
-                Some(Ok(())) | None => done.push(step),
+                Some(Ok(())) => {
+                    let before = opened.webhook(&step.id).ok();
+                    audit.webhook("webhook.apply", &step.id, before, step.after.as_ref());
+                    done.push(step);
+                }
+                None => done.push(step),
             }
         }
         match self.output {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Opened;
 use crate::cli::Answer;
+use crate::cli::audit::Audit;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::subscription::{Subscription, WebhookId};
@@ -48,8 +49,10 @@ impl Delete {
             .map(|id| opened.id(id))
             .collect::<Result<_, _>>()?;
         let mut changes = Vec::new();
+        let audit = Audit::on(&opened.connection, config)?;
         for id in ids {
             opened.catalog.delete(id)?;
+            audit.webhook("webhook.delete", id, opened.webhook(id).ok(), None);
             changes.push((id, "deleted"));
         }
         report(&changes, self.which.output)
@@ -76,6 +79,12 @@ fn set_paused(which: &Which, paused: bool, config: &Config) -> Answer {
         .map(|id| opened.webhook(id))
         .collect::<Result<_, _>>()?;
     let mut changes = Vec::new();
+    let audit = Audit::on(&opened.connection, config)?;
+    let action = if paused {
+        "webhook.pause"
+    } else {
+        "webhook.resume"
+    };
     for webhook in webhooks {
         if webhook.paused == paused {
             changes.push((&webhook.id, "unchanged"));
@@ -84,6 +93,7 @@ fn set_paused(which: &Which, paused: bool, config: &Config) -> Answer {
         let mut changed = webhook.clone();
         changed.set_paused(paused, Timestamp::now());
         opened.catalog.write(&changed)?;
+        audit.webhook(action, &webhook.id, Some(webhook), Some(&changed));
         changes.push((&webhook.id, if paused { "paused" } else { "resumed" }));
     }
     report(&changes, which.output)

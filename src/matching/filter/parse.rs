@@ -291,8 +291,11 @@ fn unknown_operator(name: &str) -> String {
     let name: &str = &name.chars().take(80).collect::<String>();
     // Names from other filter languages that spelling alone would not lead to ours.
     let synonym = match name {
-        "$contains" | "$includes" | "$regex" => Some("$in"),
+        "$contains" | "$includes" => Some("$in"),
         "$nor" => Some("$not"),
+        "$regex" => {
+            return "there is no `$regex`, because one pattern could hold up every event; use `$startsWith`, `$endsWith` or `$in`".to_owned();
+        }
         _ => None,
     };
     let nearest = || {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use super::EndpointError;
+use crate::subscription::read::checks::CONNECTION_HEADERS;
 
 /// The most custom headers of a webhook. hyper and most servers refuse requests with more than about 100.
 pub const MOST_HEADERS: usize = 64;
@@ -15,23 +16,6 @@ pub const MOST_HEADERS: usize = 64;
 pub const LONGEST_HEADER: usize = 8192;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-
-/// Headers that belong to the connection or the message frame (RFC 9110 section 7.6.1), which the HTTP client writes.
-const FRAME_HEADERS: [&str; 13] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "upgrade",
-    "http2-settings",
-    "expect",
-];
 
 /// How a receiver wants us to prove who we are, beside the signature.
 #[derive(Clone, Copy)]
@@ -117,7 +101,7 @@ fn header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), String> {
         "is no header name: use letters, digits and !#$%&'*+-.^_`|~ only".to_owned()
     })?;
     let lower = parsed.as_str();
-    if FRAME_HEADERS.contains(&lower) {
+    if CONNECTION_HEADERS.contains(&lower) {
         return Err(format!(
             "{lower} is set by the HTTP connection itself; remove it"
         ));

@@ -116,7 +116,9 @@ fn put(entry: &mut Map<String, Value>, secrets: Secrets) {
             }
         }
     }
-    if let Some(secret) = secrets.into_iter().next() {
-        entry.entry("secret").or_insert_with(|| secret.into());
+    if let Some(secret) = secrets.into_iter().next()
+        && entry.get("secret").is_none_or(|found| found == MASK)
+    {
+        entry.insert("secret".to_owned(), secret.into());
     }
 }

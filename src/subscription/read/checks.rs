@@ -9,17 +9,20 @@ pub const LONGEST_URL: usize = 2_048;
 pub const LONGEST_VALUE: usize = 8_192;
 
 /// Headers that belong to the connection or to the HTTP client (RFC 9110 7.6.1, RFC 9112 6).
-const CONNECTION_HEADERS: [&str; 10] = [
+pub const CONNECTION_HEADERS: [&str; 13] = [
     "host",
     "content-length",
     "transfer-encoding",
     "connection",
     "keep-alive",
     "proxy-connection",
+    "proxy-authenticate",
     "proxy-authorization",
     "te",
     "trailer",
     "upgrade",
+    "http2-settings",
+    "expect",
 ];
 
 /// Reads a URL to which deliveries may go. Which addresses it may lead to is decided when it connects.

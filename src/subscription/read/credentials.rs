@@ -327,9 +327,7 @@ fn check_secret(text: &str) -> Result<SecretChange, String> {
     if text == "generate" {
         Ok(SecretChange::Generate)
     } else if text == MASK {
-        Err(format!(
-            "`{MASK}` is not a secret; leave `secret` out to keep the stored one"
-        ))
+        Ok(SecretChange::Stored)
     } else if text.is_empty() || text.len() > LONGEST_SECRET || text.contains(char::is_control) {
         Err(format!(
             "`secret` has 1 to {LONGEST_SECRET} characters and no line break; \"generate\" makes one"

@@ -175,6 +175,9 @@ fn draft<'a>(
     })
 }
 
+/// What stands where an id may in the API's paths: such a webhook could not be asked for.
+const TAKEN_IDS: [&str; 2] = ["tags", "bulk-delete"];
+
 fn id(fields: &mut Fields<'_>) -> Option<WebhookId> {
     let value = fields.get("id")?;
     let id = match value.as_str() {
@@ -182,6 +185,9 @@ fn id(fields: &mut Fields<'_>) -> Option<WebhookId> {
             Ok(id) if id.is_inline() => Err(
                 "such ids are those of webhooks that events carry; begin it otherwise".to_owned(),
             ),
+            Ok(id) if TAKEN_IDS.contains(&id.as_str()) => Err(format!(
+                "{id} is a path of the API; take another id, such as wh_{id}"
+            )),
             other => other.map_err(|error| error.to_string()),
         },
         None => Err(format!(
@@ -214,7 +220,7 @@ fn customer(fields: &mut Fields<'_>) -> Option<Customer> {
     if !customer.as_ref().is_some_and(legal) {
         let message = format!(
             "`customer` must be a number, or text of 1 to {LONGEST_CUSTOMER} characters without spaces around it, or null \
-             for all customers"
+             for all customers; a number that 64 bits do not hold exactly is written as text"
         );
         fields.fail(&["customer"], message);
     }

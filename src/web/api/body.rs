@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -29,27 +29,33 @@ impl FromRequest<Arc<Api>> for Raw {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &Arc<Api>) -> Result<Self, Problem> {
-        let too_large = || {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body may have at most {BODY_BYTES} bytes; send less"),
-            )
-        };
         let (parts, body) = request.into_parts();
-        let declared = parts
-            .headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|declared| declared > BODY_BYTES) {
-            return Err(too_large());
-        }
-        // It fails for a body that is too long, and for a connection that breaks, to which no answer goes.
-        let bytes = to_bytes(body, BODY_BYTES).await.map_err(|_| too_large())?;
         Ok(Self {
-            bytes,
+            bytes: read(&parts.headers, body).await?,
             headers: parts.headers,
         })
     }
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// 413: it is larger than [`BODY_BYTES`].
+pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body may have at most {BODY_BYTES} bytes; send less"),
+        )
+    };
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|declared| declared > BODY_BYTES) {
+        return Err(too_large());
+    }
+    // It fails for a body that is too long, and for a connection that breaks, to which no answer goes.
+    to_bytes(body, BODY_BYTES).await.map_err(|_| too_large())
 }
 
 /// A JSON body.
@@ -107,7 +113,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 /// # Errors
 /// 400 with line and column.
 pub fn parse(bytes: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    crate::json::parse(bytes).map_err(|error| {
         let detail = if bytes.is_empty() {
             "the body is empty; send a JSON object".to_owned()
         } else {

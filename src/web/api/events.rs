@@ -1,20 +1,14 @@
 //! Events over HTTP, for producers without Kafka, and what webhooks would make of one. An event is answered when its source topic
 //! has it on all replicas (promise 1); then it goes the way of every event.
-//!
-//! An `Idempotency-Key` is remembered for a day in the memory of one instance, the newest 10,000 of them: it saves a client's
-//! retries from doubling an event, and is no promise across restarts or instances.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,10 +18,6 @@ use super::body::Raw;
 use super::problem::Problem;
 use super::{Api, body, json, schema};
 use crate::token::Role;
-
-const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3_600);
-const MOST_REMEMBERED: usize = 10_000;
-const LONGEST_KEY: usize = 255;
 
 /// An event as it was sent.
 #[derive(Clone, Debug)]
@@ -47,12 +37,14 @@ pub struct Read {
     pub customer: Option<String>,
     /// For filters.
     pub body: Value,
+    /// Where its customer stands, a JSON pointer.
+    pub customer_pointer: String,
     /// Whether it carries a webhook for itself, where events may.
     pub carries_webhook: bool,
 }
 
 /// Where an event was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Placed {
     /// Its type.
     #[schema(example = "job.failed")]
@@ -156,10 +148,7 @@ fn submission(raw: Raw) -> Result<Submission, Problem> {
 fn read(api: &Api, caller: &Caller, event: &Submission) -> Result<Read, Problem> {
     // For its line and column.
     body::parse(&event.body)?;
-    let read = api
-        .behind
-        .read_event(event)
-        .map_err(|reason| Problem::at("", format!("this is no event: {reason}")))?;
+    let read = api.behind.read_event(event).map_err(Problem::of_fields)?;
     match (&caller.customer, &read.customer) {
         (Some(own), found) if found.as_deref() != Some(own) => {
             let detail = match found {
@@ -170,7 +159,7 @@ fn read(api: &Api, caller: &Caller, event: &Submission) -> Result<Read, Problem>
                     "the event names no customer; the token is of customer {own}, so its events must too"
                 ),
             };
-            Err(Problem::at("", detail))
+            Err(Problem::at(&read.customer_pointer, detail))
         }
         _ => Ok(read),
     }
@@ -179,19 +168,17 @@ fn read(api: &Api, caller: &Caller, event: &Submission) -> Result<Read, Problem>
 /// Takes an event in: *webnet's* form, any JSON object that names a type, or a CloudEvent (structured or binary). Where
 /// `intake.inline_webhooks` is on, one that carries a `webhook` for itself needs the role admin.
 #[utoipa::path(post, path = "/events/", tag = "events", operation_id = "send_event",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters: a repetition with the same key and body within a day is answered as the first was and not written again (by the same instance, as long as it runs)")),
     request_body = schema::EventInput,
     responses(
         (status = 202, description = "Its source topic has it", body = Placed),
         (status = 400, description = "It is no event, of another customer, or no source topic takes its type", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The Idempotency-Key was used with another body, or its request is under way", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "It is larger than 1 MiB, or than its source topic takes", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn send_event(
     State(api): State<Arc<Api>>,
     Operator(caller): Operator,
     raw: Raw,
 ) -> Result<Response, Problem> {
-    let key = key_of(&raw.headers, &caller)?;
     let event = submission(raw)?;
     api.blocking(move |api| {
         let read = read(api, &caller, &event)?;
@@ -199,36 +186,10 @@ pub(super) async fn send_event(
             // Else whoever may send events could have requests sent where only those who write webhooks may.
             caller.must_be(Role::Admin)?;
         }
-        let Some(key) = key else {
-            let placed = api.behind.produce(&event, &read.event_type)?;
-            return Ok(json(StatusCode::ACCEPTED, &placed));
-        };
-        let digest: [u8; 32] = Sha256::digest(&event.body).into();
-        if let Some(placed) = api.remembered.begin(&key, digest, Instant::now())? {
-            return Ok(json(StatusCode::ACCEPTED, &placed));
-        }
-        let placed = api.behind.produce(&event, &read.event_type);
-        api.remembered.end(&key, placed.as_ref().ok());
-        Ok(json(StatusCode::ACCEPTED, &placed?))
+        let placed = api.behind.produce(&event, &read.event_type)?;
+        Ok(json(StatusCode::ACCEPTED, &placed))
     })
     .await
-}
-
-fn key_of(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let text = value
-        .to_str()
-        .ok()
-        .filter(|text| (1..=LONGEST_KEY).contains(&text.len()));
-    let text = text.ok_or_else(|| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("Idempotency-Key must have 1 to {LONGEST_KEY} ASCII characters"),
-        )
-    })?;
-    Ok(Some(format!("{}\n{}\n{text}", caller.scope(), caller.name)))
 }
 
 /// Says of each webhook whether it wants an event, or the first condition that fails, by path and value. Nothing is sent.
@@ -265,126 +226,4 @@ pub(super) async fn match_event(
         Ok(json(StatusCode::OK, &matched))
     })
     .await
-}
-
-/// The answers that were given under an `Idempotency-Key`.
-#[derive(Default)]
-pub struct Remembered(Mutex<(HashMap<String, Answer>, VecDeque<String>)>);
-
-struct Answer {
-    body: [u8; 32],
-    since: Instant,
-    /// `None` while the request is under way.
-    placed: Option<Placed>,
-}
-
-impl Remembered {
-    /// The answer that was given under this key; `None`: go on, and then [`Remembered::end`] it.
-    fn begin(&self, key: &str, body: [u8; 32], now: Instant) -> Result<Option<Placed>, Problem> {
-        let conflict = |detail: &str| Err(Problem::new(StatusCode::CONFLICT, detail));
-        let mut locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answers, order) = &mut *locked;
-        match answers.get(key) {
-            Some(answer) if now.duration_since(answer.since) >= REMEMBERED_FOR => {}
-            Some(answer) if answer.body != body => {
-                return conflict("this Idempotency-Key was used with another body; take a new key");
-            }
-            Some(Answer { placed: None, .. }) => {
-                return conflict(
-                    "the request of this Idempotency-Key is under way; wait for its answer",
-                );
-            }
-            Some(answer) => return Ok(answer.placed.clone()),
-            None => order.push_back(key.to_owned()),
-        }
-        let since = now;
-        answers.insert(
-            key.to_owned(),
-            Answer {
-                body,
-                since,
-                placed: None,
-            },
-        );
-        while order.len() > MOST_REMEMBERED {
-            if let Some(oldest) = order.pop_front() {
-                answers.remove(&oldest);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Keeps the answer; where there is none, the key may be used again.
-    fn end(&self, key: &str, placed: Option<&Placed>) {
-        let mut locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answers, order) = &mut *locked;
-        match (placed, answers.get_mut(key)) {
-            (Some(placed), Some(answer)) => answer.placed = Some(placed.clone()),
-            _ => {
-                answers.remove(key);
-                order.retain(|known| known != key);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn placed(offset: i64) -> Placed {
-        Placed {
-            event_type: "job.failed".into(),
-            topic: "events.job".into(),
-            partition: 0,
-            offset,
-        }
-    }
-
-    #[test]
-    fn a_key_is_answered_once_more_for_a_day_and_never_for_another_body() {
-        let remembered = Remembered::default();
-        let now = Instant::now();
-        assert_eq!(remembered.begin("k", [1; 32], now).unwrap(), None);
-        assert_eq!(
-            remembered.begin("k", [1; 32], now).unwrap_err().status(),
-            StatusCode::CONFLICT
-        );
-        remembered.end("k", Some(&placed(7)));
-        assert_eq!(
-            remembered.begin("k", [1; 32], now).unwrap(),
-            Some(placed(7))
-        );
-        assert!(remembered.begin("k", [2; 32], now).is_err());
-        assert_eq!(
-            remembered
-                .begin("k", [2; 32], now + REMEMBERED_FOR)
-                .unwrap(),
-            None
-        );
-    }
-
-    #[test]
-    fn a_key_whose_event_was_not_written_may_be_used_again() {
-        let remembered = Remembered::default();
-        let now = Instant::now();
-        assert_eq!(remembered.begin("k", [1; 32], now).unwrap(), None);
-        remembered.end("k", None);
-        assert_eq!(remembered.begin("k", [1; 32], now).unwrap(), None);
-    }
-
-    #[test]
-    fn only_the_newest_keys_are_remembered() {
-        let remembered = Remembered::default();
-        for n in 0..MOST_REMEMBERED + 10 {
-            remembered
-                .begin(&format!("{n}"), [1; 32], Instant::now())
-                .unwrap();
-        }
-        let locked = remembered.0.lock().unwrap();
-        assert_eq!(
-            (locked.0.len(), locked.1.len()),
-            (MOST_REMEMBERED, MOST_REMEMBERED)
-        );
-    }
 }

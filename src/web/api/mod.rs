@@ -3,7 +3,7 @@
 //! In go requests, out come JSON and problem documents. Whoever asks is known by a token and confined to its customer
 //! (promise 7). The API holds no facts: it asks what is [`Behind`] it, which `app` is, and is answered from the catalog and the topics.
 //!
-//! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`: what all routes share
+//! - `auth`: who asks, and what for; `problem`: refusals; `body`, `paging`, `etag`, `idempotency`: what all routes share
 //! - `webhooks`, `tokens`, `events` (and matching), `deliveries` (and stats), `replays` (and dead letters, with their bodies in `order`):
 //!   the routes, each with its document beside it; `past`: what the last two are answered from
 //! - `schema`: the forms that the document shows; `openapi`: the document; `outgoing`: the request that receivers get
@@ -14,6 +14,7 @@ pub mod body;
 mod deliveries;
 pub mod etag;
 pub mod events;
+mod idempotency;
 mod letters;
 pub mod openapi;
 mod order;
@@ -132,13 +133,13 @@ pub trait Behind: Send + Sync + 'static {
     /// Reads an event as the route stage would.
     ///
     /// # Errors
-    /// A sentence that says why it is none.
-    fn read_event(&self, event: &events::Submission) -> Result<events::Read, String>;
+    /// Why it is none, each fault with its place.
+    fn read_event(&self, event: &events::Submission) -> Result<events::Read, Vec<FieldError>>;
 
     /// Produces an event to its source topic. Blocks until it is durable.
     ///
     /// # Errors
-    /// 400 where no source topic takes it, 503 when the cluster does not.
+    /// 400 where no source topic takes its type, 413 where the topic takes none so large, 503 when the cluster does not take it.
     fn produce(
         &self,
         event: &events::Submission,
@@ -161,7 +162,7 @@ pub struct Api {
     settings: Settings,
     failures: auth::Failures,
     cursors: paging::Cursors,
-    remembered: events::Remembered,
+    remembered: idempotency::Remembered,
     document: OnceLock<String>,
 }
 
@@ -173,7 +174,7 @@ impl Api {
             behind,
             settings,
             failures: auth::Failures::default(),
-            remembered: events::Remembered::default(),
+            remembered: idempotency::Remembered::default(),
             document: OnceLock::new(),
         }
     }
@@ -185,12 +186,7 @@ impl Api {
     ) -> Result<T, Problem> {
         let api = Arc::clone(self);
         let asked = tokio::task::spawn_blocking(move || ask(&api)).await;
-        asked.unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "a fault in Postrider; its log says more",
-            ))
-        })
+        asked.unwrap_or_else(|_| Err(Problem::fault()))
     }
 }
 
@@ -219,6 +215,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let routes = routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
         .layer(from_fn_with_state(Arc::clone(&api), auth::check));
     let open = openapi::pages();
     let inner = open.merge(routes).with_state(api);

@@ -172,7 +172,8 @@ impl Fields<'_> {
             None => Ok(None),
             Some(Value::String(text))
                 if (1..=LONGEST_TEXT).contains(&text.chars().count())
-                    && !text.contains(char::is_control) =>
+                    && !text.contains(char::is_control)
+                    && !text.trim().is_empty() =>
             {
                 Ok(Some(text.clone()))
             }

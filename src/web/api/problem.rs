@@ -113,6 +113,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("there is no {what} {id:?}"))
     }
 
+    /// 500: a defect of ours.
+    pub fn fault() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a fault in Postrider; its log says more",
+        )
+    }
+
     /// 503: the cluster did not answer in time.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")

@@ -87,42 +87,57 @@ pub struct RateLimit {
 /// A webhook as it is shown. Secrets are not; the values of headers, cookies and credentials are `***`.
 #[derive(Serialize, ToSchema)]
 pub struct Webhook {
+    /// What it is asked for by.
     #[schema(example = "wh_01931f6c2b7e7c3c9d5a4f1e8b6a2c10")]
     id: String,
     /// A number or text; null: events of all customers.
     #[schema(example = 1)]
     customer: Option<Value>,
+    /// For people.
     #[schema(example = "Slack Notifications")]
     name: String,
+    /// For people.
     description: String,
+    /// For finding it.
     tags: Vec<String>,
+    /// Where deliveries go.
     #[schema(example = "https://hooks.slack.com/services/YOUR/WEBHOOK/URL")]
     url: String,
     method: Method,
     body: BodyForm,
+    /// Types or globs that it wants.
     #[schema(example = json!(["job.completed", "job.failed"]))]
     event_types: Vec<String>,
     /// Conditions on the event.
     #[schema(example = json!({"job": {"status": {"$in": ["failed"]}}}))]
     filter: Option<BTreeMap<String, Value>>,
+    /// Sent with each delivery; values are `***`.
     headers: BTreeMap<String, String>,
+    /// Sent with each delivery; values are `***`.
     cookies: BTreeMap<String, String>,
     auth: Auth,
+    /// False: events are not delivered and not kept.
     enabled: bool,
+    /// True: deliveries are held.
     paused: bool,
+    /// Whether the receiver's certificate is checked.
     verify_ssl: bool,
     /// Seconds.
     #[schema(example = 10)]
     timeout_seconds: f64,
+    /// Attempts after the first.
     max_retries: u32,
     /// Seconds before the first retry; doubled each time.
     retry_backoff: u64,
     rate_limit: Option<RateLimit>,
+    /// Requests at a time.
     max_concurrency: u32,
     /// Seconds.
     max_age_seconds: u64,
+    /// When it was made.
     #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
     #[schema(format = DateTime)]
     updated_at: String,
     /// One more with every change; the ETag.
@@ -136,7 +151,7 @@ pub struct Webhook {
     last_failure_at: Option<String>,
     /// Deliveries that are put off, to be tried again, or held; 100000 stands for that many or more. Null where no history is kept.
     pending: Option<u64>,
-    /// Only in the answer to the request that had it generated.
+    /// `***` where there is one; itself only in the answer to the request that had it generated.
     #[schema(required = false)]
     secret: Option<String>,
 }
@@ -150,10 +165,13 @@ pub struct WebhookInput {
     /// A number or text; null: events of all customers. A token of a customer writes that customer's.
     #[schema(example = 1)]
     customer: Option<Value>,
+    /// For people.
     #[schema(example = "Slack Notifications", max_length = 200)]
     name: Option<String>,
+    /// For people.
     #[schema(max_length = 4000)]
     description: Option<String>,
+    /// For finding it.
     #[schema(max_items = 32)]
     tags: Option<Vec<String>>,
     /// http or https.
@@ -172,14 +190,19 @@ pub struct WebhookInput {
     /// Conditions on the event: `$eq $neq $gt $gte $lt $lte $in $nin $startsWith $endsWith $exist $or $and $not`.
     #[schema(example = json!({"job": {"status": {"$in": ["failed"]}}}))]
     filter: Option<BTreeMap<String, Value>>,
+    /// Sent with each delivery; not those of the connection, and none of `webhook-*`.
     headers: Option<BTreeMap<String, String>>,
+    /// Sent with each delivery.
     cookies: Option<BTreeMap<String, String>>,
     auth: Option<Auth>,
     /// Signs the deliveries; `generate` makes one, null removes it.
     #[schema(write_only, example = "your-secret-key")]
     secret: Option<String>,
+    /// False: events are not delivered and not kept; true where it is left out.
     enabled: Option<bool>,
+    /// True: deliveries are held; false where it is left out.
     paused: Option<bool>,
+    /// Whether the receiver's certificate is checked; true where it is left out.
     verify_ssl: Option<bool>,
     /// Seconds; 10.
     #[schema(minimum = 0.5, maximum = 300, example = 10)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use postrider::delivery::{DeadReason, Delivery};
 use postrider::record::{Record as SourceRecord, SourceOffset};
 use postrider::retry::dead_letter::of_delivery;
-use postrider::subscription::WebhookId;
+use postrider::subscription::{Customer, WebhookId};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -186,7 +186,10 @@ impl Cluster {
                 payload: Some(body.into()),
                 headers: Vec::new(),
             };
-            let mut delivery = Delivery::new(&source, "device.status_changed", &id, None, 1);
+            // As the webhooks of `router.rs` are.
+            let customer = Customer::new(&webhook.to_string());
+            let kind = "device.status_changed";
+            let mut delivery = Delivery::new(&source, kind, &id, Some(&customer), 1);
             delivery.attempts = 4;
             delivery.last_status = Some(503);
             let letter = of_delivery(

@@ -83,9 +83,72 @@ fn a_repetition_under_one_idempotency_key_is_one_event() {
     client
         .with("POST", "/events/", &[("idempotency-key", "")], &event)
         .problem(400);
-    receiver.wait_for(2, SOON);
+    // The headers of a CloudEvent are the event, too.
+    let cloud = |kind: &str| {
+        let headers = [("idempotency-key", "a3"), ("ce-type", kind)];
+        client.with("POST", "/events/", &headers, &json!({"customer": 1}))
+    };
+    cloud("job.created").expect(202);
+    cloud("job.created").expect(202);
+    cloud("job.started").problem(409);
+    receiver.wait_for(3, SOON);
     router.wait_until_idle();
-    assert_eq!(receiver.requests().len(), 2);
+    assert_eq!(receiver.requests().len(), 3);
+}
+
+#[test]
+fn a_key_keeps_every_post_from_doing_something_twice_and_shows_no_secret_again() {
+    let cluster = Cluster::named("api-once");
+    let router = start(&cluster, "");
+    let client = Client::of(&router, ROOT);
+    let key = [("idempotency-key", "k")];
+    let webhook =
+        json!({"url": "https://example.com/", "event_types": ["*"], "secret": "generate"});
+    let made = client.with("POST", "/webhooks/", &key, &webhook);
+    let again = client.with("POST", "/webhooks", &key, &webhook);
+    let (first, second) = (made.expect(201), again.expect(201));
+    assert_eq!(first["id"], second["id"]);
+    assert_eq!(made.header("location"), again.header("location"));
+    assert!(first["secret"].as_str().unwrap().starts_with("whsec_"));
+    assert_eq!(second["secret"], "***");
+    assert_eq!(
+        client.get("/webhooks/").expect(200)["results"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    // The same key elsewhere, or of somebody else, is another matter.
+    let token = json!({"name": "ci", "role": "viewer"});
+    client.with("POST", "/tokens/", &key, &token).problem(409);
+    let one = Client::of(&router, "prt_one");
+    one.with("POST", "/tokens/", &key, &token).expect(201);
+    let kept = one.with("POST", "/tokens/", &key, &token).expect(201);
+    assert_eq!(kept["token"], "***");
+    let mine = one.get("/tokens/").expect(200);
+    assert_eq!(mine["results"].as_array().unwrap().len(), 1, "{mine}");
+    // What was refused did nothing, so its key is free.
+    let key = [("idempotency-key", "r")];
+    let wrong = json!({"url": "ftp://example.com/", "event_types": ["*"]});
+    client.with("POST", "/webhooks/", &key, &wrong).problem(400);
+    client
+        .with("POST", "/webhooks/", &key, &webhook)
+        .expect(201);
+}
+
+#[test]
+fn an_event_that_its_topic_does_not_take_is_too_large_and_not_tried_again() {
+    let cluster = Cluster::named("api-large");
+    let router = start(&cluster, "");
+    cluster.set_configs(
+        &cluster.name("events.job"),
+        &[("max.message.bytes", "20000")],
+    );
+    let client = Client::of(&router, ROOT);
+    let event = json!({"event_type": "job.failed", "text": "x".repeat(30_000)});
+    let problem = client.post("/events/", &event).problem(413);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("max.message.bytes"), "{detail}");
 }
 
 #[test]
@@ -93,16 +156,28 @@ fn what_is_no_event_is_refused_with_its_reason() {
     let cluster = Cluster::named("api-no-events");
     let router = start(&cluster, "");
     let client = Client::of(&router, ROOT);
-    for (body, said) in [
-        (json!({"job": 1}), "names no type"),
-        (json!([]), "not a JSON object"),
-        (json!({"event_type": "order.paid"}), "intake.topics"),
+    for (body, place, said) in [
+        (json!({"job": 1}), "", "names no type"),
+        (json!([]), "", "not a JSON object"),
+        (
+            json!({"event_type": "order.paid"}),
+            "/event_type",
+            "intake.topics",
+        ),
         (
             json!({"event_type": "job.failed", "customer": {}}),
+            "/customer",
             "neither a number nor text",
         ),
+        (
+            json!({"event_type": "job.failed", "customer": 1e20}),
+            "/customer",
+            "write it as text",
+        ),
+        (json!({"event_type": 5}), "/event_type", "not text"),
     ] {
         let problem = client.post("/events/", &body).problem(400);
+        assert_eq!(problem["errors"][0]["pointer"], place, "{problem}");
         assert!(
             problem["errors"][0]["detail"]
                 .as_str()
@@ -120,6 +195,15 @@ fn what_is_no_event_is_refused_with_its_reason() {
         )
     };
     raw("application/json", b"{").problem(400);
+    let twice = raw(
+        "application/json",
+        br#"{"event_type":"job.failed","event_type":"a.b"}"#,
+    );
+    let fault = &twice.problem(400)["errors"][0];
+    assert!(fault["line"] == 1 && fault["column"].is_number(), "{fault}");
+    let other = json!({"event_type": "job.failed", "customer": 2});
+    let refused = Client::of(&router, "prt_one").post("/events/", &other);
+    assert_eq!(refused.problem(400)["errors"][0]["pointer"], "/customer");
     raw("text/plain", b"{}").problem(415);
     raw("application/cloudevents-batch+json", b"[]").problem(415);
     raw("application/json", &vec![b'1'; 1_048_577]).problem(413);
@@ -160,6 +244,16 @@ fn each_webhook_is_told_to_match_or_the_first_condition_that_fails() {
         "{told}"
     );
     assert_eq!(webhooks[2]["refusal"], "event_type");
+    // 1, 1.0 and 1e0 are one customer.
+    let event = br#"{"event_type": "job.failed", "customer": 1.0}"#.to_vec();
+    let json = [("content-type", "application/json")];
+    let told = client
+        .send("POST", "/match/", &json, Some(event))
+        .expect(200);
+    assert_eq!(
+        (&told["customer"], &told["matches"]),
+        (&json!("1"), &json!(1))
+    );
     let types = client.get("/event-types/").expect(200);
     assert!(
         types["results"]

@@ -205,6 +205,19 @@ fn what_is_wrong_is_told_with_its_place_and_its_cure() {
             "$in",
         ),
         (json!({"secret": 7}), "/secret", "text"),
+        (json!({"secret": "***"}), "/secret", "no secret is stored"),
+        (
+            json!({"headers": {"Expect": "100-continue"}}),
+            "/headers/Expect",
+            "connection",
+        ),
+        (
+            json!({"filter": {"job": {"$regex": "a"}}}),
+            "/filter/job/$regex",
+            "there is no `$regex`",
+        ),
+        (json!({"id": "tags"}), "/id", "path of the API"),
+        (json!({"customer": 1e20}), "/customer", "as text"),
     ] {
         let problem = client.post("/webhooks/", &slack(change)).problem(400);
         let found = problem["errors"]
@@ -258,6 +271,11 @@ fn what_is_wrong_is_told_with_its_place_and_its_cure() {
         (&json!(2), &json!(11))
     );
     typed("application/json", b"").problem(400);
+    let twice = typed("application/json", br#"{"filter": {"a": 1, "a": 2}}"#).problem(400);
+    assert!(
+        twice["detail"].as_str().unwrap().contains("stands twice"),
+        "{twice}"
+    );
     typed("application/json", b"[]").problem(400);
     typed("application/json", b"\xff").problem(400);
     typed("text/xml", b"<a/>").problem(415);

@@ -7,7 +7,7 @@ use postrider::subscription::seal::{SealingKey, from_record};
 use serde_json::{Value, json};
 
 use super::Setting;
-use crate::harness::{Cluster, Receiver, Router, config_text};
+use crate::harness::{Cluster, Process, Receiver, Router, Sent, config_text, get};
 
 const SOON: Duration = Duration::from_secs(20);
 const OLD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -114,6 +114,53 @@ fn the_key_is_changed_while_a_router_delivers_and_the_old_one_may_go() {
     }
     let shown = only_new.json(&["subscriptions", "show", "wh_a"]);
     assert_eq!(shown["version"], 1);
+}
+
+#[test]
+fn deliveries_wait_for_the_key_of_their_webhook_and_the_instance_is_not_ready() {
+    let cluster = Cluster::named("locked");
+    let receiver = Receiver::accepting();
+    let mut router = Router::start(&cluster, &["events.job"], &keys(OLD, &[]));
+    router.subscribe("wh_a", &receiver.url("/a"), secretive());
+    router.subscribe("wh_plain", &receiver.url("/plain"), json!({}));
+    router.leaves_work();
+    drop(router);
+
+    // Not a harness's router, which would wait until it is ready.
+    let text = config_text(&cluster, &["events.job"], &keys(NEW, &[]));
+    let mut wrong = Process::spawn(&text, "");
+    wrong.wait_for_address();
+    let events: Vec<Sent> = (0..3)
+        .map(|n| {
+            Sent::new(format!(
+                r#"{{"event_type":"job.failed","customer":1,"n":{n}}}"#
+            ))
+        })
+        .collect();
+    cluster.produce_all(&cluster.name("events.job"), &events);
+    // The others get theirs meanwhile.
+    receiver.wait_for(3, SOON);
+    let (status, said) = get(wrong.telemetry(), "/readyz?verbose");
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("1 that cannot be opened"), "{said}");
+    // Longer than a deleted webhook is asked for.
+    std::thread::sleep(Duration::from_secs(20));
+    assert_eq!(receiver.requests().len(), 3);
+    let log = wrong.log();
+    assert!(log.contains("deliveries to the webhook wait"), "{log}");
+    wrong.terminate();
+
+    let right = Router::start_before_its_sources(&cluster, &["events.job"], &keys(NEW, &[OLD]));
+    let all = receiver.wait_for(6, SOON * 2);
+    let secret = all.iter().filter(|request| request.path == "/a");
+    assert_eq!(
+        secret
+            .filter(|request| request.header("x-key") == Some(SECRETS[0]))
+            .count(),
+        3
+    );
+    right.wait_until_idle();
+    assert!(right.dead_letters().is_empty());
 }
 
 #[test]

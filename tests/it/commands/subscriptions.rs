@@ -217,6 +217,72 @@ fn an_export_shows_no_secret_and_applies_as_no_change() {
     assert!(text.contains("X-Key: \"***\""), "{text}");
     let again = corner.json(&["apply", "-f", path, "--prune"]);
     assert_eq!(actions(&again), ["unchanged", "unchanged"]);
+    // Where nothing is stored a webhook must not come to stand without its secret.
+    let only_signed = text.replace("X-Key: \"***\"", "X-Key: again");
+    let empty = Corner::named("export-to");
+    let refused = empty.run(&["apply", "-f", &empty.file(&only_signed)]);
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("no secret is stored"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(empty.records().len(), 0);
+}
+
+#[test]
+fn what_a_command_changes_is_in_the_audit_trail_with_who_and_where_and_no_secret() {
+    let corner = Corner::named("audit");
+    corner.apply(TWO);
+    for arguments in [
+        ["pause", "wh_second"],
+        ["resume", "wh_second"],
+        ["delete", "wh_second"],
+    ] {
+        assert_eq!(corner.run(&arguments).code, 0);
+    }
+    // Nothing changes, and nothing is noted.
+    corner.json(&["apply", "-f", &corner.file(TWO), "--dry-run"]);
+    let records = corner
+        .cluster
+        .consume_all(&corner.cluster.name("postrider.audit"));
+    let noted: Vec<Value> = records
+        .iter()
+        .map(|record| serde_json::from_str(&record.text()).unwrap())
+        .collect();
+    let of_second = noted
+        .iter()
+        .filter(|record| record["subject"] == "wh_second");
+    let actions: Vec<&str> = of_second
+        .map(|record| record["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "webhook.apply",
+            "webhook.pause",
+            "webhook.resume",
+            "webhook.delete"
+        ]
+    );
+    assert_eq!(noted.len(), 5);
+    for record in &noted {
+        assert_eq!(record["actor"]["command"], true, "{record}");
+        assert!(record["actor"]["host"].is_string(), "{record}");
+        assert!(!record.to_string().contains("whsec_"), "{record}");
+        assert!(
+            !record["before"].is_null() || !record["after"].is_null(),
+            "{record}"
+        );
+    }
+    let pause = noted
+        .iter()
+        .find(|record| record["action"] == "webhook.pause");
+    let pause = pause.unwrap();
+    assert_eq!(
+        (&pause["before"]["paused"], &pause["after"]["paused"]),
+        (&json!(false), &json!(true))
+    );
 }
 
 #[test]

@@ -87,13 +87,18 @@ impl Process {
         }
     }
 
-    pub fn wait_until_ready(&mut self) {
+    /// Waits until it says where its health and metrics are.
+    pub fn wait_for_address(&mut self) {
         self.telemetry = eventually("the process to tell its address", PATIENCE, || {
             self.assert_alive();
             let log = self.log.lock().unwrap();
             let said = log.iter().find_map(|line| line.split_once("telemetry="))?;
             said.1.split_whitespace().next()?.parse().ok()
         });
+    }
+
+    pub fn wait_until_ready(&mut self) {
+        self.wait_for_address();
         eventually("the process to be ready", PATIENCE, || {
             self.assert_alive();
             (get(self.telemetry, "/readyz").0 == 200).then_some(())

@@ -101,6 +101,22 @@ fn put(resolved: Resolved, secret: &mut Option<String>, is_new: bool) -> Edit {
     Edit::Put(Box::new(resolved.subscription))
 }
 
+/// Refuses another webhook to a customer that has as many as it may.
+fn refuse_more(api: &Api, customer: Option<&Customer>) -> Result<(), Problem> {
+    let most = api.settings.max_webhooks_per_customer;
+    let webhooks = api.behind.webhooks();
+    let its = webhooks
+        .iter()
+        .filter(|webhook| webhook.customer.as_ref() == customer);
+    if its.count() < most {
+        return Ok(());
+    }
+    let detail = format!(
+        "the customer has {most} webhooks, as many as it may (web.max_webhooks_per_customer); delete some"
+    );
+    Err(Problem::new(StatusCode::CONFLICT, detail))
+}
+
 /// A new webhook.
 #[utoipa::path(post, path = "/webhooks/", tag = "webhooks", operation_id = "create_webhook",
     request_body = schema::WebhookInput,
@@ -121,23 +137,25 @@ pub(in super::super) async fn create_webhook(
     api.blocking(move |api| {
         let draft = draft(api, &members, None)?;
         let customer = draft.wanted().customer.clone();
-        let most = api.settings.max_webhooks_per_customer;
-        if api.behind.webhooks().iter().filter(|webhook| webhook.customer == customer).count() >= most {
-            let detail = format!("the customer has {most} webhooks, as many as it may (web.max_webhooks_per_customer); delete some");
-            return Err(Problem::new(StatusCode::CONFLICT, detail));
-        }
+        refuse_more(api, customer.as_ref())?;
         let mut secret = None;
         let id = draft.id().clone();
         let edited = api.behind.change(&id, true, &mut |stored| {
             if stored.is_some() {
-                let detail = format!("the id {id} is taken; change that webhook, or leave `id` out");
+                let detail =
+                    format!("the id {id} is taken; change that webhook, or leave `id` out");
                 return Err(Problem::new(StatusCode::CONFLICT, detail));
             }
-            let resolved = draft.clone().create(Timestamp::now()).map_err(Problem::of_fields)?;
+            let resolved = draft
+                .clone()
+                .create(Timestamp::now())
+                .map_err(Problem::of_fields)?;
             Ok(put(resolved, &mut secret, true))
         })?;
         audit::webhook(api, &caller, "webhook.create", &edited);
-        let webhook = edited.after.ok_or_else(|| Problem::no_such("webhook", &id))?;
+        let webhook = edited
+            .after
+            .ok_or_else(|| Problem::no_such("webhook", &id))?;
         let mut response = answer(api, StatusCode::CREATED, &webhook, secret.as_deref());
         if let Ok(path) = HeaderValue::from_str(&format!("{PREFIX}/webhooks/{id}/")) {
             response.headers_mut().insert(header::LOCATION, path);
@@ -179,6 +197,10 @@ async fn change(
         let edited = edit(api, &caller, &id, &if_match, action, |stored| {
             let resolved = build(api, stored, &given)?.update(stored, Timestamp::now());
             let resolved = resolved.map_err(Problem::of_fields)?;
+            let customer = &resolved.subscription.customer;
+            if *customer != stored.customer {
+                refuse_more(api, customer.as_ref())?;
+            }
             Ok(put(resolved, &mut secret, false))
         })?;
         let webhook = edited
@@ -200,6 +222,7 @@ async fn change(
         (status = 200, description = "As it is now", body = schema::Webhook, headers(("ETag" = String, description = "its version"))),
         (status = 400, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The customer that it is to be of has as many webhooks as it may", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Another changed it", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(in super::super) async fn update_webhook(
