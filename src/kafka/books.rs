@@ -208,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_overdue_when_it_is_open_for_longer_than_its_topic_lets_it() {
+        let (back, _settlements) = mpsc::channel();
+        let heartbeat = Arc::new(Heartbeat::new(Duration::from_secs(10)));
+        let mut books = Books::new(heartbeat, back);
+        let seconds = Duration::from_secs;
+        let mut receipts = Vec::new();
+        for (topic, at) in [("slow", 0), ("quick", 50)] {
+            books.assign((topic.into(), 0), None);
+            receipts.push(books.open(topic, 0, SourceOffset(5), seconds(at)).unwrap());
+        }
+        let longest = |topic: &str| seconds(if topic == "slow" { 300 } else { 60 });
+        assert_eq!(books.overdue(seconds(110), longest), None);
+        let (place, age) = books.overdue(seconds(111), longest).unwrap();
+        assert_eq!((&*place.0, age), ("quick", seconds(61)));
+        let (place, age) = books.overdue(seconds(301), longest).unwrap();
+        assert_eq!((&*place.0, age), ("slow", seconds(301)));
+    }
+
+    #[test]
     fn a_late_receipt_after_revoke_is_ignored() {
         let (back, settlements) = mpsc::channel();
         let heartbeat = Arc::new(Heartbeat::new(Duration::from_secs(10)));

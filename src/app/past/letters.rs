@@ -284,6 +284,7 @@ impl Known {
             by_webhook: found.by_webhook.clone(),
             by_event_type: found.by_event_type.clone(),
             by_status: found.by_status.clone(),
+            by_day: found.by_day.clone(),
             not_replayable: found.not_replayable,
             done_before: found.done_before,
             replayed_too_often: found.replayed_too_often,

@@ -104,7 +104,11 @@ impl Discard {
         if self.dry_run || plan.counts.total == 0 {
             return match self.output {
                 Output::Json => print_json(&plan.counts),
-                Output::Table => print(&format!("to discard: {}\n", super::describe(&plan.counts))),
+                Output::Table => print(&format!(
+                    "to discard: {}\n{}",
+                    super::describe(&plan.counts),
+                    super::told_apart(&plan.counts)
+                )),
             };
         }
         eprintln!("to discard: {}", super::describe(&plan.counts));
@@ -120,11 +124,7 @@ impl Discard {
                 "done": job.done,
                 "total": job.total,
             })),
-            Output::Table => print(&format!(
-                "discarded {} as {id}; `postrider dead-letters discard --undo {id}` takes it back\n",
-                super::letters(job.done),
-                id = job.id
-            )),
+            Output::Table => print(&super::discarded(&super::letters(job.done), &job.id)),
         }
     }
 }

@@ -80,6 +80,19 @@ fn letters(count: u64) -> String {
     format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
 }
 
+/// What a replay that ran through says.
+fn replayed(letters: &str, id: &str) -> String {
+    format!("replayed {letters} as {}\n", escaped(id))
+}
+
+/// What a discard says.
+fn discarded(letters: &str, id: &str) -> String {
+    format!(
+        "discarded {letters} as {id}; `postrider dead-letters discard --undo {id}` takes it back\n",
+        id = escaped(id)
+    )
+}
+
 /// Says what the numbers do not: which letters stay where they are and why, and what cannot be known.
 pub(super) fn tell_left(counts: &Counts) {
     for warning in &counts.warnings {
@@ -109,7 +122,7 @@ fn describe(counts: &Counts) -> String {
     }
     // What is named one by one has its reason there.
     let impossible = if counts.left.is_empty() {
-        "cannot be replayed (never a delivery, or cut to fit)"
+        "cannot be replayed (never a delivery, which --into or --to-webhook send, or cut to fit)"
     } else {
         "cannot be replayed"
     };
@@ -129,6 +142,38 @@ fn describe(counts: &Counts) -> String {
         if count > 0 {
             text.push_str(&format!("; {count} more {why}"));
         }
+    }
+    text
+}
+
+/// The same by what else they are, a line each: what a dry run adds.
+fn told_apart(counts: &Counts) -> String {
+    const MOST: usize = 12;
+    let mut text = String::new();
+    for (kind, by) in [
+        ("webhook", &counts.by_webhook),
+        ("event type", &counts.by_event_type),
+        ("last status", &counts.by_status),
+        ("day", &counts.by_day),
+    ] {
+        let mut words: Vec<(&String, &u64)> = by.iter().collect();
+        if kind != "day" {
+            words.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        }
+        let shown = words.iter().take(MOST);
+        let shown: Vec<String> = shown
+            .map(|(word, count)| format!("{} {count}", escaped(word)))
+            .collect();
+        if shown.is_empty() {
+            continue;
+        }
+        let more = words.len().saturating_sub(MOST);
+        let more = if more > 0 {
+            format!(", and {more} more")
+        } else {
+            String::new()
+        };
+        text.push_str(&format!("  by {kind}: {}{more}\n", shown.join(", ")));
     }
     text
 }

@@ -47,7 +47,7 @@ impl Order {
         if self.dry_run || counted.counts.total == 0 {
             return match self.output {
                 Output::Json => print_json(&counted.counts),
-                Output::Table => print(&format!("{text}\n")),
+                Output::Table => print(&format!("{text}\n{}", super::told_apart(&counted.counts))),
             };
         }
         eprintln!("{text}");
@@ -70,8 +70,13 @@ impl Order {
             std::thread::sleep(LOOK_EVERY);
             replay = client.get(&format!("/replays/{}/", segment(&id)), &[])?;
         }
+        let letters = super::letters(replay["done"].as_u64().unwrap_or(0));
         match self.output {
             Output::Json => print_json(&replay)?,
+            Output::Table if verb == "discard" => print(&super::discarded(&letters, &id))?,
+            Output::Table if replay["state"] == "finished" => {
+                print(&super::replayed(&letters, &id))?;
+            }
             Output::Table => print(&format!(
                 "{}: {}, {} of {}\n",
                 escaped(&id),

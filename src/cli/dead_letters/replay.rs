@@ -163,7 +163,11 @@ impl Replay {
         if self.dry_run || plan.counts.total == 0 {
             return match output {
                 Output::Json => print_json(&plan.counts),
-                Output::Table => print(&format!("to replay: {}\n", super::describe(&plan.counts))),
+                Output::Table => print(&format!(
+                    "to replay: {}\n{}",
+                    super::describe(&plan.counts),
+                    super::told_apart(&plan.counts)
+                )),
             };
         }
         eprintln!("to replay: {}", super::describe(&plan.counts));

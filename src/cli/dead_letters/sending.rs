@@ -45,11 +45,7 @@ pub(super) fn send(replaying: &Replaying, job: Job, output: Output) -> Answer {
         );
     }
     if output == Output::Table {
-        print(&format!(
-            "replayed {} as {}\n",
-            super::letters(job.done),
-            job.id
-        ))?;
+        print(&super::replayed(&super::letters(job.done), &job.id))?;
     }
     Ok(())
 }

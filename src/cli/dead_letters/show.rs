@@ -208,7 +208,7 @@ fn as_text(shown: &Shown) -> String {
 fn fate(shown: &Shown) -> String {
     match &shown.job {
         None if shown.letter.is_replayable() => "waiting; it can be replayed".to_owned(),
-        None => "waiting; it cannot be replayed (never a delivery, or cut to fit)".to_owned(),
+        None => "waiting; it cannot be replayed as a delivery (never one, which --into or --to-webhook send, or cut to fit)".to_owned(),
         Some(job) if job.deed == Deed::Replay => format!("replayed by {}", job.id),
         Some(job) => format!("discarded by {}: {}", job.id, escaped(&job.reason)),
     }

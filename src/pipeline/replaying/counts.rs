@@ -22,6 +22,9 @@ pub struct Counts {
     pub by_event_type: BTreeMap<String, u64>,
     /// By the last answer's status; `none` where there was no answer.
     pub by_status: BTreeMap<String, u64>,
+    /// By the day of death (UTC), such as `2026-11-22`; of a missed event, the day that it was written.
+    #[serde(default)]
+    pub by_day: BTreeMap<String, u64>,
     /// Meant, but never a delivery, or cut: a replay leaves them.
     pub not_replayable: u64,
     /// Meant, but replayed or discarded before.
@@ -57,6 +60,23 @@ pub(super) struct Labels {
     webhook: Option<String>,
     event_type: Option<String>,
     status: Option<u16>,
+    /// Days after 1970-01-01.
+    day: i64,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+fn date(day: i64) -> String {
+    let midnight = jiff::Timestamp::from_millisecond(day.saturating_mul(DAY_MS));
+    midnight.map_or_else(
+        |_| "none".to_owned(),
+        |midnight| {
+            midnight
+                .to_zoned(jiff::tz::TimeZone::UTC)
+                .date()
+                .to_string()
+        },
+    )
 }
 
 impl Labels {
@@ -66,6 +86,7 @@ impl Labels {
             webhook: letter.webhook.clone(),
             event_type: letter.event_type.clone(),
             status: letter.last_status,
+            day: letter.died_at_ms.div_euclid(DAY_MS),
         }
     }
 }
@@ -93,12 +114,13 @@ impl Counts {
     }
 
     /// Counts an event that a webhook missed.
-    pub(super) fn count_missed(&mut self, webhook: &str, event_type: &str) {
+    pub(super) fn count_missed(&mut self, webhook: &str, event_type: &str, at_ms: i64) {
         self.count(&Labels {
             reason: "never_delivered".to_owned(),
             webhook: Some(webhook.to_owned()),
             event_type: Some(event_type.to_owned()),
             status: None,
+            day: at_ms.div_euclid(DAY_MS),
         });
     }
 
@@ -115,5 +137,6 @@ impl Counts {
             Some(status) => add(&mut self.by_status, &status.to_string()),
             None => add(&mut self.by_status, "none"),
         }
+        add(&mut self.by_day, &date(labels.day));
     }
 }

@@ -296,10 +296,11 @@ impl Replaying {
                 continue;
             };
             scan(&self.connection, &topic, &[span], |mut record| {
+                let at_ms = record.timestamp_ms.unwrap_or(0);
                 match missing.standing(*number, &mut record) {
                     Standing::Missed(event) => {
                         plan.counts
-                            .count_missed(webhook.id.as_str(), &event.event_type);
+                            .count_missed(webhook.id.as_str(), &event.event_type, at_ms);
                     }
                     Standing::Begun => plan.counts.on_their_way += 1,
                     Standing::Dead => plan.counts.dead_letters += 1,

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
 use super::Api;
@@ -16,6 +17,9 @@ use super::problem::{Fault, Problem};
 
 /// The largest body of a request.
 pub const BODY_BYTES: usize = 1_048_576;
+
+/// Of a larger one so much is read before it is refused.
+const MOST_READ: usize = 8 * BODY_BYTES;
 
 /// The bytes of a body, at most [`BODY_BYTES`].
 pub struct Raw {
@@ -37,25 +41,41 @@ impl FromRequest<Arc<Api>> for Raw {
     }
 }
 
-/// Reads a body.
+/// Reads a body. Of one that is too large some more is read and thrown away: a client that is still sending when the connection ends
+/// does not see the answer.
 ///
 /// # Errors
 /// 413: it is larger than [`BODY_BYTES`].
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body may have at most {BODY_BYTES} bytes; send less"),
-        )
-    };
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|declared| declared > BODY_BYTES) {
-        return Err(too_large());
+    let is_hopeless = declared.is_some_and(|declared| {
+        declared > MOST_READ || (declared > BODY_BYTES && headers.contains_key(header::EXPECT))
+    });
+    let mut bytes = BytesMut::new();
+    let mut received = 0;
+    let mut chunks = body.into_data_stream();
+    while !is_hopeless && received <= MOST_READ {
+        let Some(chunk) = chunks.next().await else {
+            break;
+        };
+        let chunk =
+            chunk.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        received += chunk.len();
+        if received <= BODY_BYTES {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = BytesMut::new();
+        }
     }
-    // It fails for a body that is too long, and for a connection that breaks, to which no answer goes.
-    to_bytes(body, BODY_BYTES).await.map_err(|_| too_large())
+    if is_hopeless || received > BODY_BYTES {
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body may have at most {BODY_BYTES} bytes; send less"),
+        ));
+    }
+    Ok(bytes.freeze())
 }
 
 /// A JSON body.

@@ -247,6 +247,9 @@ pub struct Counts {
     pub by_event_type: BTreeMap<String, u64>,
     /// By the last answer's status; `none` where there was no answer.
     pub by_status: BTreeMap<String, u64>,
+    /// By the day of death (UTC); of a missed event, the day that it was written.
+    #[schema(example = json!({"2026-01-01": 42}))]
+    pub by_day: BTreeMap<String, u64>,
     /// Meant, but never a delivery, or cut to fit: a replay leaves them.
     pub not_replayable: u64,
     /// Meant, but replayed or discarded before.

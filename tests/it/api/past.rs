@@ -258,6 +258,23 @@ fn without_a_history_lists_say_so_and_dead_letters_are_listed_and_replayed_all_t
     assert_eq!(dry["counts"]["by_webhook"], json!({"wh_one": 40}));
     assert_eq!(dry["counts"]["by_status"], json!({"500": 40}));
     assert_eq!(dry["counts"]["by_event_type"], json!({"job.failed": 40}));
+    // Two where midnight comes between.
+    let days = dry["counts"]["by_day"].as_object().unwrap();
+    assert_eq!(
+        days.values()
+            .map(|count| count.as_u64().unwrap())
+            .sum::<u64>(),
+        40
+    );
+    assert!(
+        days.keys()
+            .all(|day| day.parse::<jiff::civil::Date>().is_ok()),
+        "{dry}"
+    );
+    for path in ["/webhooks/tags/", "/event-types/", "/webhooks/wh_one/"] {
+        let problem = one.get(&format!("{path}?page_size=2")).problem(400);
+        assert_eq!(problem["errors"][0]["parameter"], "page_size", "{path}");
+    }
 
     // Put aside, taken back, for a reason.
     one.post("/dead-letters/discard/", &json!({"limit": 2}))

@@ -145,14 +145,17 @@ pub(in super::super) async fn list_webhooks(
     responses(
         (status = 200, description = "The webhook", body = schema::Webhook, headers(("ETag" = String, description = "its version"))),
         (status = 304, description = "It is as If-None-Match says"),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(in super::super) async fn get_webhook(
     State(api): State<Arc<Api>>,
     Viewer(caller): Viewer,
     Id(id): Id,
+    query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    query.refuse_unknown(&[])?;
     let webhook = found(&api, &caller, &id)?;
     if etag::is_known(&headers, &webhook) {
         return Ok((
@@ -167,11 +170,16 @@ pub(in super::super) async fn get_webhook(
 
 /// The tags that webhooks have.
 #[utoipa::path(get, path = "/webhooks/tags/", tag = "webhooks", operation_id = "list_tags",
-    responses((status = 200, description = "Every tag, by name", body = Page<TagCount>)))]
+    responses(
+        (status = 200, description = "Every tag, by name", body = Page<TagCount>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(in super::super) async fn list_tags(
     State(api): State<Arc<Api>>,
     Viewer(caller): Viewer,
-) -> Response {
+    query: Query,
+) -> Result<Response, Problem> {
+    query.refuse_unknown(&[])?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for webhook in own(&api, &caller) {
         for tag in &webhook.tags {
@@ -181,16 +189,21 @@ pub(in super::super) async fn list_tags(
     let results = counts
         .into_iter()
         .map(|(tag, webhooks)| TagCount { tag, webhooks });
-    whole(results.collect())
+    Ok(whole(results.collect()))
 }
 
 /// The event types that Postrider knows, and those that webhooks name.
 #[utoipa::path(get, path = "/event-types/", tag = "events", operation_id = "list_event_types",
-    responses((status = 200, description = "Every type and pattern, by name", body = Page<EventTypeCount>)))]
+    responses(
+        (status = 200, description = "Every type and pattern, by name", body = Page<EventTypeCount>),
+        (status = 400, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(in super::super) async fn list_event_types(
     State(api): State<Arc<Api>>,
     Viewer(caller): Viewer,
-) -> Response {
+    query: Query,
+) -> Result<Response, Problem> {
+    query.refuse_unknown(&[])?;
     let mut counts: BTreeMap<String, usize> = KNOWN_TYPES
         .iter()
         .map(|known| ((*known).to_owned(), 0))
@@ -207,7 +220,7 @@ pub(in super::super) async fn list_event_types(
             event_type,
             webhooks,
         });
-    whole(results.collect())
+    Ok(whole(results.collect()))
 }
 
 fn whole<T: Serialize>(results: Vec<T>) -> Response {
