@@ -213,6 +213,13 @@ impl Behind for Stood {
         conditional: bool,
         edit: Editor<'_>,
     ) -> Result<Edited, Problem> {
+        if self.running.ways.catalog.now().locked().contains_key(id) {
+            // To write it anew would lose the secrets that nobody here can read.
+            let detail = format!(
+                "there is a webhook {id} that this instance cannot open; its log says why, `postrider check` what to do"
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
         let changed = self.changes.change(id, conditional, edit);
         changed.map_err(|fault| problem(fault, |own| own))
     }

@@ -43,7 +43,7 @@ pub fn read(value: &Value) -> Result<Subscription, String> {
     })
 }
 
-/// As [`read`], with each fault for itself.
+/// As [`read()`], with each fault for itself.
 ///
 /// # Errors
 /// Every fault that was found.

@@ -7,6 +7,7 @@ use postrider::subscription::seal::{SealingKey, from_record};
 use serde_json::{Value, json};
 
 use super::Setting;
+use crate::api::{Client, ROOT, config};
 use crate::harness::{Cluster, Process, Receiver, Router, Sent, config_text, get};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -127,7 +128,7 @@ fn deliveries_wait_for_the_key_of_their_webhook_and_the_instance_is_not_ready() 
     drop(router);
 
     // Not a harness's router, which would wait until it is ready.
-    let text = config_text(&cluster, &["events.job"], &keys(NEW, &[]));
+    let text = config_text(&cluster, &["events.job"], &config(&keys(NEW, &[])));
     let mut wrong = Process::spawn(&text, "");
     wrong.wait_for_address();
     let events: Vec<Sent> = (0..3)
@@ -148,6 +149,12 @@ fn deliveries_wait_for_the_key_of_their_webhook_and_the_instance_is_not_ready() 
     assert_eq!(receiver.requests().len(), 3);
     let log = wrong.log();
     assert!(log.contains("deliveries to the webhook wait"), "{log}");
+    // Nor is it taken for one that there is not.
+    let api = log.lines().find_map(|line| line.split_once(" api="));
+    let api = api.unwrap().1.split_whitespace().next().unwrap();
+    let client = Client::at(api.parse().unwrap(), ROOT);
+    let again = json!({"id": "wh_a", "url": "https://example.com/", "event_types": ["*"]});
+    client.post("/webhooks/", &again).problem(409);
     wrong.terminate();
 
     let right = Router::start_before_its_sources(&cluster, &["events.job"], &keys(NEW, &[OLD]));
