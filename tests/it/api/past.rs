@@ -279,6 +279,8 @@ fn without_a_history_lists_say_so_and_dead_letters_are_listed_and_replayed_all_t
     // Put aside, taken back, for a reason.
     one.post("/dead-letters/discard/", &json!({"limit": 2}))
         .problem(400);
+    let blank = json!({"limit": 2, "reason_text": "  "});
+    one.post("/dead-letters/discard/", &blank).problem(400);
     let body = json!({"limit": 2, "reason_text": "not wanted"});
     let discard = one.post("/dead-letters/discard/", &body).expect(202);
     let discard = discard["replay"]["id"].as_str().unwrap();
@@ -461,6 +463,8 @@ fn the_letters_of_other_programs_go_to_a_webhook_or_a_source_topic_by_those_who_
         (json!({"to_webhook": "wh_a", "into": source}), "/to_webhook"),
         (json!({"into": "nowhere"}), "/into"),
         (json!({"into": ours}), "/into"),
+        (json!({"into": letters}), "/into"),
+        (json!({"topic": "nowhere"}), "/topic"),
         (json!({"to_webhook": 5}), "/to_webhook"),
     ] {
         let refused = root.post("/replays/", &order(more)).problem(400);

@@ -320,6 +320,12 @@ fn a_list_is_walked_by_cursors_that_cannot_be_changed() {
     client
         .post("/webhooks/", &slack(json!({"id": "wh_1", "customer": 2})))
         .problem(409);
+    // Nor does a change of hands bring one more.
+    let other = slack(json!({"id": "wh_other", "customer": 2}));
+    client.post("/webhooks/", &other).expect(201);
+    let moved = json!({"customer": 1});
+    client.patch("/webhooks/wh_other/", &moved).problem(409);
+    assert_eq!(client.delete("/webhooks/wh_other/").status, 204);
 
     let mut seen = Vec::new();
     let mut path = "/webhooks/?page_size=2".to_owned();
