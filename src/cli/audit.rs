@@ -1,21 +1,18 @@
-//! The audit trail of commands that change something straight on Kafka: the API's form (`web::api::audit`), with whoever ran the command
-//! on which machine in place of a token.
+//! The audit trail of commands that change something straight on Kafka: the API's records, with whoever ran the command on which machine
+//! in place of a token.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::app;
 use crate::config::Config;
 use crate::kafka::producer::Producer;
-use crate::kafka::settings::Connection;
-use crate::metrics::Metrics;
 use crate::pipeline::topics::Topics;
 use crate::record::Outgoing;
 use crate::subscription::Subscription;
+use crate::web::api::audit::record;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -27,31 +24,18 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// For a command that is about to change something.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        Self::on(&app::reached(config)?.0, config)
-    }
-
-    /// The same where there is a connection.
-    pub(super) fn on(connection: &Connection, config: &Config) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new()?);
-        Ok(Self {
-            producer: Producer::start(&connection.producer(), metrics)?,
+    /// By the producer of who changes something.
+    pub(super) fn by(producer: &Producer, config: &Config) -> Self {
+        Self {
+            producer: producer.clone(),
             topic: Topics::new(&config.kafka.topic_prefix).audit,
             actor: json!({"command": true, "user": user(), "host": host()}),
-        })
+        }
     }
 
     /// Notes what was done. Where it cannot be noted the change stands, and the command says so.
     pub(super) fn note(&self, action: &str, subject: &str, before: Value, after: Value) {
-        let record = json!({
-            "time": Timestamp::now(),
-            "action": action,
-            "subject": subject,
-            "actor": self.actor,
-            "before": before,
-            "after": after,
-        });
+        let record = record(action, subject, &self.actor, before, after);
         let record = Outgoing {
             topic: Arc::clone(&self.topic),
             key: Some(Bytes::copy_from_slice(subject.as_bytes())),

@@ -2,6 +2,8 @@
 //! `secrets.old_keys` of all instances, so that they can read what it seals; then it becomes `secrets.key` and the key before goes into
 //! `old_keys`; then `rekey`; then the old one may go.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -11,6 +13,8 @@ use super::output::{self, Output};
 use super::{Answer, Context};
 use crate::app;
 use crate::config::Config;
+use crate::kafka::producer::Producer;
+use crate::metrics::Metrics;
 use crate::pipeline::rekey::rekey;
 use crate::pipeline::topics::Topics;
 
@@ -46,13 +50,12 @@ impl Rekey {
         if !cluster.topics.contains_key(&*topic) {
             bail!("the topic {topic} does not exist; is kafka.topic_prefix another one?");
         }
+        let producer = Producer::start(&connection.producer(), Arc::new(Metrics::new()?))?;
+        let audit = Audit::by(&producer, config);
         let done = rekey(&connection, &topic, &key, self.dry_run)?;
-        if !self.dry_run && !done.written.is_empty() {
-            let audit = Audit::on(&connection, config)?;
-            let after = json!({"key_id": key.id()});
-            for id in &done.written {
-                audit.note("webhook.rekey", id, Value::Null, after.clone());
-            }
+        let after = json!({"key_id": key.id()});
+        for id in done.written.iter().filter(|_| !self.dry_run) {
+            audit.note("webhook.rekey", id, Value::Null, after.clone());
         }
         match self.output {
             Output::Table => {

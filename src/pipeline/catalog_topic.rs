@@ -67,6 +67,11 @@ impl CatalogTopic {
         })
     }
 
+    /// What it writes by.
+    pub fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
     /// Every webhook, by id.
     ///
     /// # Errors

@@ -206,13 +206,8 @@ impl Known {
     }
 
     /// Into our own topics nothing is written but what we made.
-    fn must_be_a_source(&self, topic: &str, letters: Option<&str>) -> Result<(), Problem> {
+    fn must_be_a_source(&self, topic: &str) -> Result<(), Problem> {
         let refused = |why: String| Problem::at("/into", format!("`into`: {why}"));
-        if letters == Some(topic) {
-            return Err(refused(format!(
-                "the letters are from {topic}, and would come back to it; name a source topic"
-            )));
-        }
         if self.running.ways.topics.are_ours(topic) {
             return Err(refused(format!(
                 "{topic} is one of our own topics; name a source topic"
@@ -243,7 +238,7 @@ impl Known {
         })?;
         let replaying = foreign.as_ref().unwrap_or(&self.replaying);
         if let Some(topic) = &order.into {
-            self.must_be_a_source(topic, order.selection.topic.as_deref())?;
+            self.must_be_a_source(topic)?;
         }
         let target = order.to_webhook.as_deref();
         let target = target.map(|id| replaying.target(id)).transpose();

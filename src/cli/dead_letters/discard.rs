@@ -75,10 +75,11 @@ impl Discard {
             };
             return order.carry_out(&client);
         }
+        let config = context.config()?;
         let replaying = super::open(context, None)?;
         if let Some(id) = &self.undo {
             let job = replaying.undo(id)?;
-            super::noted(context, "dead_letters.undo", &job)?;
+            super::note(&replaying, &config, "dead_letters.undo", &job);
             return match self.output {
                 Output::Json => print_json(&json!({"id": job.id, "undone": job.done})),
                 Output::Table => print(&format!(
@@ -104,11 +105,7 @@ impl Discard {
         if self.dry_run || plan.counts.total == 0 {
             return match self.output {
                 Output::Json => print_json(&plan.counts),
-                Output::Table => print(&format!(
-                    "to discard: {}\n{}",
-                    super::describe(&plan.counts),
-                    super::told_apart(&plan.counts)
-                )),
+                Output::Table => print(&super::counted("discard", &plan.counts)),
             };
         }
         eprintln!("to discard: {}", super::describe(&plan.counts));
@@ -116,7 +113,7 @@ impl Discard {
             return print("nothing was discarded\n");
         }
         let job = replaying.begin(plan)?;
-        super::noted(context, "dead_letters.discard", &job)?;
+        super::note(&replaying, &config, "dead_letters.discard", &job);
         match self.output {
             Output::Json => print_json(&json!({
                 "id": job.id,

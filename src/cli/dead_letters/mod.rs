@@ -16,6 +16,7 @@ use super::output::escaped;
 use super::remote::Remote;
 use super::{Answer, Context};
 use crate::app;
+use crate::config::Config;
 use crate::pipeline::replaying::{Counts, Replaying};
 use crate::pipeline::topics::Topics;
 use crate::retry::replay::Job;
@@ -69,10 +70,9 @@ pub(super) fn open(context: &Context, letters: Option<&str>) -> anyhow::Result<R
 }
 
 /// Notes in the audit trail what was ordered.
-fn noted(context: &Context, action: &str, job: &Job) -> Answer {
-    let audit = Audit::open(&context.config()?)?;
-    audit.note(action, &job.id, Value::Null, serde_json::to_value(job)?);
-    Ok(())
+fn note(replaying: &Replaying, config: &Config, action: &str, job: &Job) {
+    let after = serde_json::to_value(job).unwrap_or_default();
+    Audit::by(replaying.producer(), config).note(action, &job.id, Value::Null, after);
 }
 
 /// "1 letter", "2 letters".
@@ -106,6 +106,11 @@ pub(super) fn tell_left(counts: &Counts) {
     if named > 0 && more > 0 {
         eprintln!("left: {more} more");
     }
+}
+
+/// What a dry run says.
+fn counted(verb: &str, counts: &Counts) -> String {
+    format!("to {verb}: {}\n{}", describe(counts), told_apart(counts))
 }
 
 /// How many letters are meant, by reason, and which are left out.

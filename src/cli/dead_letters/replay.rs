@@ -114,13 +114,6 @@ impl Replay {
             None => None,
         };
         if let Some(topic) = &self.into
-            && self.dead_topic.as_ref() == Some(topic)
-        {
-            bail!(
-                "--into: the letters are from {topic}, and would come back to it; name a source topic"
-            );
-        }
-        if let Some(topic) = &self.into
             && !replaying.has_topic(topic)?
         {
             bail!(
@@ -163,11 +156,7 @@ impl Replay {
         if self.dry_run || plan.counts.total == 0 {
             return match output {
                 Output::Json => print_json(&plan.counts),
-                Output::Table => print(&format!(
-                    "to replay: {}\n{}",
-                    super::describe(&plan.counts),
-                    super::told_apart(&plan.counts)
-                )),
+                Output::Table => print(&super::counted("replay", &plan.counts)),
             };
         }
         eprintln!("to replay: {}", super::describe(&plan.counts));
@@ -184,7 +173,7 @@ impl Replay {
             }
         }
         let job = replaying.begin(plan)?;
-        super::noted(context, "replay.create", &job)?;
+        super::note(&replaying, &config, "replay.create", &job);
         if self.detach {
             return match output {
                 Output::Json => print_json(&job),

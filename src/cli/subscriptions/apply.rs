@@ -49,7 +49,7 @@ impl Apply {
         } else {
             opened.catalog.put_all(entries)
         };
-        let audit = Audit::on(&opened.connection, config)?;
+        let audit = Audit::by(opened.catalog.producer(), config);
         // What failed is not shown as done; the secrets of what was written are shown, as nobody can see them later.
         let mut failures = Vec::new();
         let mut answers = written.into_iter();

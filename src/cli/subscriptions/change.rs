@@ -49,7 +49,7 @@ impl Delete {
             .map(|id| opened.id(id))
             .collect::<Result<_, _>>()?;
         let mut changes = Vec::new();
-        let audit = Audit::on(&opened.connection, config)?;
+        let audit = Audit::by(opened.catalog.producer(), config);
         for id in ids {
             opened.catalog.delete(id)?;
             audit.webhook("webhook.delete", id, opened.webhook(id).ok(), None);
@@ -79,7 +79,7 @@ fn set_paused(which: &Which, paused: bool, config: &Config) -> Answer {
         .map(|id| opened.webhook(id))
         .collect::<Result<_, _>>()?;
     let mut changes = Vec::new();
-    let audit = Audit::on(&opened.connection, config)?;
+    let audit = Audit::by(opened.catalog.producer(), config);
     let action = if paused {
         "webhook.pause"
     } else {

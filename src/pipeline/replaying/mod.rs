@@ -165,6 +165,11 @@ impl Replaying {
         self
     }
 
+    /// What it writes orders by.
+    pub fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
     /// All jobs.
     ///
     /// # Errors

@@ -88,8 +88,15 @@ impl Replaying {
     /// Counts what an order means.
     ///
     /// # Errors
-    /// As [`Replaying::letters`].
+    /// [`Error::Order`] names the field that is wrong; else as [`Replaying::letters`].
     pub fn plan(&self, order: Order) -> Result<Plan, Error> {
+        if order.into.as_deref() == Some(&*self.letters) {
+            let why = format!(
+                "the letters are from {}, and would come back to it; name a source topic",
+                self.letters
+            );
+            return Err(Error::Order { field: "into", why });
+        }
         let jobs = self.jobs()?;
         let spans = self.spans(&order.filter)?;
         let mut counts = Counts::default();

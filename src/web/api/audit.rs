@@ -23,21 +23,27 @@ pub fn webhook(api: &Api, caller: &Caller, action: &str, edited: &Edited) {
     note(api, caller, action, &either.id, before.into(), after.into());
 }
 
-/// Notes that somebody did something.
-pub fn note(api: &Api, caller: &Caller, action: &str, subject: &str, before: Value, after: Value) {
-    let record = json!({
+/// A record of the trail, whoever the actor is.
+pub fn record(action: &str, subject: &str, actor: &Value, before: Value, after: Value) -> Value {
+    json!({
         "time": Timestamp::now(),
         "action": action,
         "subject": subject,
-        "actor": {
-            "token": caller.name,
-            "role": caller.role,
-            "customer": caller.customer,
-            "address": caller.address,
-        },
+        "actor": actor,
         "before": before,
         "after": after,
+    })
+}
+
+/// Notes that somebody did something.
+pub fn note(api: &Api, caller: &Caller, action: &str, subject: &str, before: Value, after: Value) {
+    let actor = json!({
+        "token": caller.name,
+        "role": caller.role,
+        "customer": caller.customer,
+        "address": caller.address,
     });
+    let record = record(action, subject, &actor, before, after);
     tracing::info!(action, subject, token = caller.name, "changed by the API");
     api.behind.audit(subject, &record);
 }

@@ -52,13 +52,19 @@ async fn answer(api: Arc<Api>, request: Request, next: Next) -> Result<Response,
         return Ok(answer.into_response());
     }
     // In a task of its own: it is the client that hangs up for whom the answer is remembered.
+    let answered = Arc::clone(&api);
+    let its_key = key.clone();
     let asked = tokio::spawn(async move {
         let response = next.run(Request::from_parts(parts, body.into())).await;
         let (response, answer) = Answer::of(response).await;
-        api.remembered.end(&key, answer);
+        answered.remembered.end(&its_key, answer);
         response
     });
-    asked.await.map_err(|_| Problem::fault())
+    asked.await.map_err(|_| {
+        // It panicked, and will not end.
+        api.remembered.end(&key, None);
+        Problem::fault()
+    })
 }
 
 /// The key, told apart by who uses it.

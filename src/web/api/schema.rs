@@ -224,7 +224,6 @@ pub struct WebhookInput {
 
 /// Any of the fields of a webhook.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"enabled": false}))]
 pub struct WebhookPatch(BTreeMap<String, Value>);
 
 /// Which webhooks to delete.
@@ -274,5 +273,4 @@ pub struct TokenInput {
 
 /// An event: *webnet's* form, any JSON object that names a type, or a CloudEvent.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"event_type": "job.failed", "customer": 1, "job": {"id": 123, "status": "failed"}}))]
 pub struct EventInput(BTreeMap<String, Value>);
